@@ -1,0 +1,28 @@
+# Helpers for the project's own targets.
+
+# Warnings, the OpenMP flag that at::parallel_for needs, and the fast linker.
+function(lathe_library_options target)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wno-unused-parameter)
+  if(LATHE_WARNINGS_AS_ERRORS)
+    target_compile_options(${target} PRIVATE -Werror)
+  endif()
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(${target} PRIVATE -fopenmp)  # without it at::parallel_for is serial
+  endif()
+endfunction()
+
+# lathe_test(name SOURCES a.cpp b.cpp [LABELS slow] [LIBRARIES x]): one GoogleTest binary.
+function(lathe_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LABELS;LIBRARIES" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE lathe_passes lathe_test_support GTest::gmock_main ${ARG_LIBRARIES})
+  lathe_library_options(${name})
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST
+    PROPERTIES LABELS "${ARG_LABELS}" ENVIRONMENT "OMP_WAIT_POLICY=passive")
+endfunction()
+
+# lathe_pass(prune magnitude): adds passes/prune/magnitude.cpp with its test and registers it.
+function(lathe_pass family name)
+  target_sources(lathe_passes PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/${family}/${name}.cpp)
+  set_property(GLOBAL APPEND PROPERTY lathe_pass_ids "${family}.${name}")
+endfunction()
