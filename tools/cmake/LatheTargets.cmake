@@ -21,8 +21,32 @@ function(lathe_test name)
     PROPERTIES LABELS "${ARG_LABELS}" ENVIRONMENT "OMP_WAIT_POLICY=passive")
 endfunction()
 
-# lathe_pass(prune magnitude): adds passes/prune/magnitude.cpp with its test and registers it.
+# lathe_pass(prune magnitude): builds passes/prune/magnitude.cpp and registers its class
+# PruneMagnitude as `prune.magnitude`. tests/passes/CMakeLists.txt builds the test of every pass.
 function(lathe_pass family name)
   target_sources(lathe_passes PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/${family}/${name}.cpp)
   set_property(GLOBAL APPEND PROPERTY lathe_pass_ids "${family}.${name}")
+endfunction()
+
+# Writes the registry's source from all lathe_pass() lines (a static library would drop objects that
+# register themselves).
+function(lathe_pass_registry)
+  get_property(ids GLOBAL PROPERTY lathe_pass_ids)
+  set(declarations "")
+  set(registrations "")
+  foreach(id IN LISTS ids)
+    string(REGEX REPLACE "[._]" ";" words "${id}")
+    set(class "")
+    foreach(word IN LISTS words)
+      string(SUBSTRING "${word}" 0 1 first)
+      string(SUBSTRING "${word}" 1 -1 rest)
+      string(TOUPPER "${first}" first)
+      string(APPEND class "${first}${rest}")
+    endforeach()
+    string(APPEND declarations "std::unique_ptr<Pass> make_${class}();\n")
+    string(APPEND registrations "  registry.add(make_${class}(), \"${id}\");\n")
+  endforeach()
+  configure_file(${CMAKE_CURRENT_SOURCE_DIR}/registry.cpp.in ${CMAKE_CURRENT_BINARY_DIR}/registry.cpp
+                 @ONLY)
+  target_sources(lathe_passes PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/registry.cpp)
 endfunction()

@@ -1,0 +1,12 @@
+// All passes of this build.
+
+#pragma once
+
+#include "compress/registry.h"
+
+namespace compress {
+
+/// A registry with every pass that passes/CMakeLists.txt names.
+PassRegistry builtin_passes();
+
+}  // namespace compress
