@@ -30,6 +30,7 @@ struct NamedTensor {
   at::Tensor tensor;  ///< undefined when only a digest of it was read (text form)
   TensorRole role = TensorRole::kParameter;
   std::vector<std::string> aliases;  ///< the other names of a tied tensor
+  std::string digest;                ///< as read from text; `tensor` is then undefined, else empty
 };
 
 /// A network: its graph, its named tensors, and text that travels with it.
@@ -49,8 +50,11 @@ class Model {
   Graph& graph() { return graph_; }
   const Graph& graph() const { return graph_; }
 
-  /// Adds a tensor with its value in the graph. Throws Error(kInvalidArgument) if the name is taken.
+  /// Adds a tensor with its value in the graph. Throws Error(kInvalidArgument) if the name is
+  /// taken.
   Value* add_tensor(const std::string& name, at::Tensor tensor, TensorRole role);
+  /// Gives a tensor a second name (tied weights). Throws Error(kInvalidArgument) if it is taken.
+  void add_alias(std::string_view name, const std::string& alias);
   /// Removes a tensor that the graph does not use.
   void remove_tensor(std::string_view name);
   /// Finds by name or alias; null if there is none.
@@ -62,7 +66,7 @@ class Model {
   void set_tensor(std::string_view name, at::Tensor tensor);
   /// In the order in which they were added.
   const std::list<NamedTensor>& tensors() const { return tensors_; }
-  /// The parameters, for an optimizer: leaf tensors with requires_grad.
+  /// The parameters, for an optimizer.
   std::vector<at::Tensor> parameters() const;
   /// Drops dead nodes and the tensors that no node, output or update uses any more.
   void remove_dead();
@@ -72,6 +76,8 @@ class Model {
   /// Runs the graph. Inputs in the graph's order; returns its tensor outputs in order. Autograd,
   /// autocast and device follow LibTorch's rules of the calling thread.
   std::vector<at::Tensor> forward(const std::vector<at::Tensor>& inputs) const;
+  /// The compiled form of the present graph, for runs that watch values on the way.
+  Interpreter& interpreter() const;
 
   /// Flips the mode argument of every node that has one (batch_norm, dropout, rnn, attention).
   void train();
@@ -86,6 +92,8 @@ class Model {
   std::vector<std::string> notes;
 
  private:
+  void forget(NamedTensor* tensor);
+
   Graph graph_;
   std::list<NamedTensor> tensors_;
   std::unordered_map<std::string, NamedTensor*> by_name_;

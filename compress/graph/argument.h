@@ -16,7 +16,8 @@ namespace compress {
 
 class Value;
 
-/// One argument of a `Node`. A list is a vector of arguments, so `[%size, -1]`, `[%a, none, %b]` and
+/// One argument of a `Node`. A list is a vector of arguments, so `[%size, -1]`, `[%a, none, %b]`
+/// and
 /// `[1, 1]` are all lists.
 class Argument {
  public:

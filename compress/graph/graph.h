@@ -207,6 +207,7 @@ class Graph {
   std::vector<Value*> inputs_, named_tensors_;
   std::vector<Output> outputs_, updates_;
   std::unordered_map<std::string, Value*> by_name_;
+  std::unordered_map<std::string, uint64_t> next_suffix_;  // so that many equal names stay cheap
   uint64_t version_ = 0;
 };
 

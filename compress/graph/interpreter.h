@@ -21,8 +21,8 @@ class Model;
 
 /// A compiled form of one version of a model's graph.
 ///
-/// Every node keeps its resolved operator and its arguments with the constants filled in; a value is
-/// freed after its last use. Nodes that depend on nothing but named tensors (the decoding of a
+/// Every node keeps its resolved operator and its arguments with the constants filled in; a value
+/// is freed after its last use. Nodes that depend on nothing but named tensors (the decoding of a
 /// compressed weight) are computed once and kept while gradients are off and their tensors do not
 /// change. Not safe for use by two threads at once.
 class Interpreter {
@@ -33,8 +33,8 @@ class Interpreter {
   /// The graph's version that was compiled.
   uint64_t version() const;
 
-  /// Runs the graph on `inputs` (graph order; scalar inputs as 0-dim tensors) and returns its tensor
-  /// outputs in order. Throws Error(kInvalidArgument) for a wrong number of inputs, and
+  /// Runs the graph on `inputs` (graph order; scalar inputs as 0-dim tensors) and returns its
+  /// tensor outputs in order. Throws Error(kInvalidArgument) for a wrong number of inputs, and
   /// Error(kRunFailed) naming the node, its module path and the shapes when an operator fails.
   std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs);
 
@@ -42,13 +42,14 @@ class Interpreter {
   using Observer = std::function<void(const Value&, const c10::IValue&)>;
   std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs, const Observer& observer);
 
-  /// The value of one graph value that depends on named tensors only (an effective weight).
-  /// Throws Error(kInvalidArgument) if it depends on an input.
-  at::Tensor evaluate(const Value* value);
-
  private:
   struct Plan;
   std::unique_ptr<Plan> plan_;
 };
+
+/// What a value of the graph holds that depends on named tensors only, such as the effective weight
+/// of a layer. Runs just the nodes that it needs. Throws Error(kInvalidArgument) if it depends on
+/// an input of the graph.
+at::Tensor evaluate(const Model& model, const Value* value);
 
 }  // namespace compress

@@ -13,8 +13,8 @@ namespace compress {
 class Model;
 
 /// Zero tensors (ones for integers that index nothing cannot be told apart, so zeros too) of the
-/// graph's input types, with `batch` in the place of every symbol that stands in the first dimension
-/// of the first input, and the example size of all others.
+/// graph's input types, with `batch` in the place of every symbol that stands in the first
+/// dimension of the first input, and the example size of all others.
 std::vector<at::Tensor> example_inputs(const Model& model, int64_t batch = 2);
 
 /// Runs the model on `inputs` without gradients and notes dtype and sizes of every value. A
