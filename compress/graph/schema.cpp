@@ -15,25 +15,16 @@
 namespace compress {
 namespace {
 
-// A default of a schema as an argument; schemas have defaults of these kinds only.
-Argument from_default(const c10::IValue& value, const c10::TypePtr& type) {
-  if (value.isNone()) return Argument();
+// A default of a schema as an argument; schemas have defaults of these kinds only. Those of
+// ScalarType, Layout and MemoryFormat are numbers.
+Argument from_default(const c10::IValue& value) {
   if (value.isBool()) return Argument(value.toBool());
-  if (value.isInt()) {
-    // ScalarType, Layout and MemoryFormat arguments have integer defaults.
-    const c10::TypePtr inner = type->kind() == c10::TypeKind::OptionalType
-                                   ? type->expectRef<c10::OptionalType>().getElementType()
-                                   : type;
-    const auto number = value.toInt();
-    if (inner->kind() == c10::TypeKind::ListType) return Argument(std::vector<int64_t>{number});
-    return Argument(number);
-  }
+  if (value.isInt()) return Argument(value.toInt());
   if (value.isDouble()) return Argument(value.toDouble());
   if (value.isString()) return Argument(value.toStringRef());
   if (value.isList()) {
     Argument::List list;
-    for (const c10::IValue& element : value.toListRef())
-      list.push_back(from_default(element, type));
+    for (const c10::IValue& element : value.toListRef()) list.push_back(from_default(element));
     return Argument(std::move(list));
   }
   return Argument();
@@ -59,7 +50,7 @@ const c10::FunctionSchema* find_schema(const std::string& op) {
 std::optional<Argument> default_argument(const c10::FunctionSchema& schema, size_t index) {
   const c10::Argument& declared = schema.arguments().at(index);
   if (!declared.default_value()) return std::nullopt;
-  return expand_to_list(from_default(*declared.default_value(), declared.type()), declared);
+  return expand_to_list(from_default(*declared.default_value()), declared);
 }
 
 std::vector<Argument> complete_arguments(const c10::FunctionSchema& schema,
