@@ -195,7 +195,8 @@ class FieldList {
  public:
   template <class T>
   Field& operator()(std::string name, T& member, std::string help) {
-    const OptionType& type = detail::option_type(static_cast<const T*>(&member));
+    using detail::option_type;  // a type of another room brings its own beside it
+    const OptionType& type = option_type(static_cast<const T*>(&member));
     fields_.push_back(Field{std::move(name), std::move(help), &member, &type, {}, {}});
     return fields_.back();
   }
