@@ -8,6 +8,7 @@ function(lathe_library_options target)
   endif()
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     target_compile_options(${target} PRIVATE -fopenmp)  # without it at::parallel_for is serial
+    target_link_options(${target} PUBLIC -fopenmp)
   endif()
 endfunction()
 
