@@ -1,0 +1,55 @@
+// Digests of tensors and models.
+
+#include "compress/graph/digest.h"
+
+#include "compress/error.h"
+#include "compress/graph/dtype_names.h"
+#include "compress/graph/text.h"
+
+#include <fmt/format.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+namespace compress {
+namespace {
+
+std::string to_hex(XXH128_hash_t hash) {
+  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+}
+
+}  // namespace
+
+std::string tensor_digest(const at::Tensor& tensor) {
+  if (tensor.layout() != c10::kStrided) {
+    throw Error(ErrorCode::kUnsupported,
+                fmt::format("found a tensor of layout {}, expected a dense one",
+                            layout_name(tensor.layout())));
+  }
+  const at::Tensor plain =
+      tensor.detach().cpu().resolve_conj().resolve_neg().contiguous();  // copies only if needed
+  std::string header(dtype_name(plain.scalar_type()));
+  for (const int64_t size : plain.sizes()) header += fmt::format(",{}", size);
+  header += ';';
+
+  XXH3_state_t state;
+  XXH3_128bits_reset(&state);
+  XXH3_128bits_update(&state, header.data(), header.size());
+  if (plain.numel() > 0) XXH3_128bits_update(&state, plain.const_data_ptr(), plain.nbytes());
+  return to_hex(XXH3_128bits_digest(&state));
+}
+
+std::string tensor_digest(const NamedTensor& tensor) {
+  return tensor.tensor.defined() ? tensor_digest(tensor.tensor) : tensor.digest;
+}
+
+std::string model_digest(const Model& model) {
+  PrintOptions skeleton;
+  skeleton.types = false;
+  skeleton.contents = false;
+  std::string text = print(model, skeleton);
+  for (const NamedTensor& tensor : model.tensors()) text += tensor_digest(tensor) + "\n";
+  return to_hex(XXH3_128bits(text.data(), text.size()));
+}
+
+}  // namespace compress
