@@ -66,6 +66,7 @@ class Model {
   void set_tensor(std::string_view name, at::Tensor tensor);
   /// In the order in which they were added.
   const std::list<NamedTensor>& tensors() const { return tensors_; }
+  std::list<NamedTensor>& mutable_tensors() { return tensors_; }
   /// The parameters, for an optimizer.
   std::vector<at::Tensor> parameters() const;
   /// Drops dead nodes and the tensors that no node, output or update uses any more.

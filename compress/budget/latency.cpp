@@ -1,0 +1,64 @@
+// Measured latency of models on this machine.
+
+#include "compress/budget/latency.h"
+
+#include "compress/graph/shapes.h"
+
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <chrono>
+
+namespace compress {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double milliseconds_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+Latency summarise(std::vector<double> times) {
+  std::sort(times.begin(), times.end());
+  const auto at_share = [&](double share) {
+    return times[static_cast<size_t>(share * static_cast<double>(times.size() - 1) + 0.5)];
+  };
+  return {at_share(0.5), at_share(0.1), at_share(0.9), static_cast<int64_t>(times.size())};
+}
+
+}  // namespace
+
+std::vector<Latency> measure_latency(const std::vector<std::function<void()>>& runs,
+                                     const LatencyOptions& options) {
+  const double budget_ms = options.seconds * 1000.0 * static_cast<double>(runs.size());
+  for (const double share : {0.1, 1.0}) {
+    std::vector<std::vector<double>> times(runs.size());
+    const Clock::time_point start = Clock::now();
+    do {
+      for (size_t i = 0; i < runs.size(); ++i) {
+        const Clock::time_point before = Clock::now();
+        runs[i]();
+        times[i].push_back(milliseconds_since(before));
+      }
+    } while (milliseconds_since(start) < share * budget_ms ||
+             (share == 1.0 && static_cast<int64_t>(times.front().size()) < options.least_runs));
+    if (share < 1.0) continue;
+    std::vector<Latency> latencies;
+    for (std::vector<double>& each : times) latencies.push_back(summarise(std::move(each)));
+    return latencies;
+  }
+  return {};
+}
+
+std::vector<Latency> measure_latency(const std::vector<const Model*>& models,
+                                     const LatencyOptions& options) {
+  const at::NoGradGuard no_grad;
+  std::vector<std::function<void()>> runs;
+  for (const Model* model : models) {
+    runs.emplace_back(
+        [model, inputs = example_inputs(*model, options.batch)] { model->forward(inputs); });
+  }
+  return measure_latency(runs, options);
+}
+
+}  // namespace compress

@@ -1,0 +1,36 @@
+// Models from files and into files, whatever the format.
+
+#pragma once
+
+#include "compress/model.h"
+
+#include <filesystem>
+#include <string>
+
+namespace compress {
+
+struct LoadOptions {
+  /// An architecture of the zoo (`resnet20`, `nanogpt{layers=4}`) for files that hold weights only.
+  /// Empty: such a file becomes a bare set of tensors.
+  std::string architecture;
+};
+
+/// Reads a model. `source` is the path of a .pt2, .pth, .pt, .th, .tar, .safetensors, .safetensors
+/// index or text-form (.lathe.txt) file, `-` for standard input, or `zoo:NAME` for a fresh network.
+///
+/// The content decides the format, not the name. A .safetensors file that Lathe wrote holds its
+/// graph; a bare state_dict has none, and `Model::notes` says which architectures of the zoo would
+/// fit. Throws Error(kIo), Error(kBadFile), Error(kUnsupported), and Error(kInvalidArgument) for
+/// weights that do not fit the architecture.
+Model load_model(const std::string& source, const LoadOptions& options = {});
+
+/// Writes a model; the extension decides the format: .pt2, .safetensors, or .lathe.txt (the text
+/// form, large tensors as digests). The file appears whole or not at all. Throws
+/// Error(kInvalidArgument) for another extension.
+void save_model(const Model& model, const std::filesystem::path& path);
+
+/// Throws what `save_model` would throw for the path, before any work is done: an extension that is
+/// not known, a folder that is missing or cannot be written, a folder in the place of the file.
+void check_save_path(const std::filesystem::path& path);
+
+}  // namespace compress

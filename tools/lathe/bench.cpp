@@ -1,0 +1,99 @@
+// lathe bench: latency and throughput of a model, alone or against another.
+
+#include "compress/budget/latency.h"
+#include "compress/report/table.h"
+#include "tools/lathe/command.h"
+#include "tools/lathe/terminal.h"
+
+#include <ATen/Parallel.h>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <memory>
+
+namespace lathe {
+namespace {
+
+struct Options {
+  ModelArgument model;
+  std::string against, against_architecture;
+  ComputeOptions compute;
+  compress::LatencyOptions latency;
+  bool json = false;
+};
+
+void run(const Options& options) {
+  options.compute.apply();
+  std::vector<std::string> sources = {options.model.source};
+  std::vector<compress::Model> models;
+  models.push_back(load(options.model));
+  if (!options.against.empty()) {
+    sources.push_back(options.against);
+    models.push_back(load({options.against, options.against_architecture}));
+  }
+  std::vector<const compress::Model*> pointers;
+  for (compress::Model& model : models) {
+    model.eval();
+    pointers.push_back(&model);
+  }
+  const std::vector<compress::Latency> latencies =
+      compress::measure_latency(pointers, options.latency);
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  compress::Table table({{"model", compress::Table::Align::kLeft},
+                         {"median ms"},
+                         {"10 % below"},
+                         {"90 % below"},
+                         {"samples/s"},
+                         {"runs"},
+                         {"speed"}});
+  for (size_t i = 0; i < latencies.size(); ++i) {
+    const compress::Latency& latency = latencies[i];
+    const double rate = 1000.0 * static_cast<double>(options.latency.batch) / latency.median_ms;
+    // Of the first model against this one.
+    const double speed = latency.median_ms / latencies[0].median_ms;
+    table.add({sources[i], fmt::format("{:.3f}", latency.median_ms),
+               fmt::format("{:.3f}", latency.low_ms), fmt::format("{:.3f}", latency.high_ms),
+               fmt::format("{:.1f}", rate), std::to_string(latency.runs),
+               i == 0 ? "" : fmt::format("1 / {:.2f}", speed)});
+    rows.push_back({{"model", sources[i]},
+                    {"batch", options.latency.batch},
+                    {"threads", at::get_num_threads()},
+                    {"median_ms", latency.median_ms},
+                    {"low_ms", latency.low_ms},
+                    {"high_ms", latency.high_ms},
+                    {"samples_per_second", rate},
+                    {"runs", latency.runs}});
+  }
+  if (options.json) return print_result(rows.dump(2) + "\n");
+  print_result(table.text());
+  std::string summary = fmt::format("batch {}, {} threads, no gradients", options.latency.batch,
+                                    at::get_num_threads());
+  if (latencies.size() == 2) {
+    summary += fmt::format("; {} is {:.2f} times as fast as {}", sources[0],
+                           latencies[1].median_ms / latencies[0].median_ms, sources[1]);
+  }
+  print_result(summary + "\n");
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app) {
+  const auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("bench", "Measure a model's latency");
+  options->model.add_to(*command);
+  command->add_option("--against", options->against, "a second model, run in turns with the first");
+  command->add_option("--against-arch", options->against_architecture,
+                      "its architecture, if it holds weights only");
+  command->add_option("--batch", options->latency.batch, "samples in one run")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20));
+  command->add_option("--seconds", options->latency.seconds, "time spent on each model")
+      ->capture_default_str()
+      ->check(CLI::Range(0.01, 3600.0));
+  command->add_flag("--json", options->json, "print JSON");
+  options->compute.add_to(*command);
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace lathe

@@ -1,0 +1,46 @@
+// What the subcommands of `lathe` share.
+
+#pragma once
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+
+#include <cstdint>
+#include <string>
+
+namespace lathe {
+
+// Each adds its subcommand to the application; its callback throws compress::Error.
+void add_inspect(CLI::App& app);
+void add_apply(CLI::App& app);
+void add_run(CLI::App& app);
+void add_eval(CLI::App& app);
+void add_bench(CLI::App& app);
+void add_convert(CLI::App& app);
+void add_diff(CLI::App& app);
+void add_passes(CLI::App& app);
+void add_models(CLI::App& app);
+void add_schema(CLI::App& app);
+void add_version(CLI::App& app);
+
+/// The description of every MODEL argument.
+inline constexpr const char* kModelHelp =
+    "a .pt2, .pth, .pt, .th, .tar or .safetensors file, `-` for standard input, or zoo:NAME";
+
+/// A model on the command line, with the architecture that a bare file of weights needs.
+struct ModelArgument {
+  std::string source, architecture;
+  void add_to(CLI::App& command, const std::string& name = "MODEL");
+};
+
+/// Options of commands that compute: `--threads`, `--device`.
+struct ComputeOptions {
+  int threads = 0;
+  std::string device = "cpu";
+  void add_to(CLI::App& command);
+  /// Sets LibTorch's number of threads. Throws compress::Error for a device that is not there.
+  void apply() const;
+};
+
+}  // namespace lathe

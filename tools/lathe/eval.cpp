@@ -1,0 +1,74 @@
+// lathe eval: metrics of a model on a data set.
+
+#include "compress/data/spec.h"
+#include "compress/error.h"
+#include "compress/evaluate.h"
+#include "compress/report/table.h"
+#include "tools/lathe/command.h"
+#include "tools/lathe/terminal.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <memory>
+
+namespace lathe {
+namespace {
+
+struct Options {
+  ModelArgument model;
+  ComputeOptions compute;
+  std::string data;
+  std::vector<std::string> metrics = {"top1"};
+  int64_t batch = 250;
+  bool json = false;
+};
+
+void run(const Options& options) {
+  options.compute.apply();
+  const compress::DatasetPtr data = compress::open_data(compress::parse_data_spec(options.data));
+  const compress::Model model = load(options.model);
+  std::vector<compress::Metric> metrics;
+  for (const std::string& name : options.metrics) metrics.push_back(compress::parse_metric(name));
+  ProgressLine progress("evaluating");
+  compress::EvaluateOptions evaluate_options;
+  evaluate_options.batch_size = options.batch;
+  evaluate_options.on_progress = [&](int64_t done, int64_t total) { progress.update(done, total); };
+  const std::vector<double> figures = compress::evaluate(model, data, metrics, evaluate_options);
+  if (options.json) {
+    nlohmann::ordered_json json = {
+        {"model", options.model.source}, {"data", data->info().name}, {"samples", data->size()}};
+    for (size_t i = 0; i < metrics.size(); ++i) json[options.metrics[i]] = figures[i];
+    return print_result(json.dump(2) + "\n");
+  }
+  compress::Table table({{"metric", compress::Table::Align::kLeft}, {"value"}, {"samples"}});
+  for (size_t i = 0; i < metrics.size(); ++i) {
+    table.add({compress::metric_title(metrics[i]), compress::metric_text(metrics[i], figures[i]),
+               compress::with_thousands(data->size())});
+  }
+  print_result(table.text());
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app) {
+  const auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("eval", "Measure a model's accuracy on a data set");
+  options->model.add_to(*command);
+  command
+      ->add_option(
+          "--data", options->data,
+          "the data: cifar10:test,normalize=imagenet, images:DIR, tensors:FILE, text:FILE or JSON")
+      ->required();
+  command
+      ->add_option("--metric", options->metrics, "top1, top5, loss or perplexity; may be repeated")
+      ->capture_default_str();
+  command->add_option("--batch", options->batch, "samples that run at once")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20));
+  command->add_flag("--json", options->json, "print JSON");
+  options->compute.add_to(*command);
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace lathe

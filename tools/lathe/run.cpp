@@ -1,0 +1,87 @@
+// lathe run: tensors in, tensors out.
+
+#include "compress/error.h"
+#include "compress/io/safetensors.h"
+#include "tools/lathe/command.h"
+#include "tools/lathe/terminal.h"
+
+#include <c10/core/GradMode.h>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <memory>
+
+namespace lathe {
+namespace {
+
+using compress::Error;
+using compress::ErrorCode;
+
+struct Options {
+  ModelArgument model;
+  ComputeOptions compute;
+  std::string inputs, outputs;
+  bool train = false;
+};
+
+// Inputs by the graph's names, or by position: in.0, in.1, ...
+std::vector<at::Tensor> read_inputs(const compress::Model& model, const std::string& path) {
+  const auto file = compress::SafetensorsFile::open(path);
+  std::vector<at::Tensor> inputs;
+  std::vector<std::string> names;
+  for (const auto& entry : file.entries()) names.push_back(entry.name);
+  const auto& declared = model.graph().inputs();
+  for (size_t i = 0; i < declared.size(); ++i) {
+    const auto* entry = file.find(declared[i]->name());
+    if (entry == nullptr) entry = file.find(fmt::format("in.{}", i));
+    if (entry == nullptr) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("has no tensor `{}` or `in.{}`; it has: {}", declared[i]->name(), i,
+                              fmt::join(names, ", ")),
+                  path);
+    }
+    inputs.push_back(file.tensor(*entry));
+  }
+  return inputs;
+}
+
+void run(const Options& options) {
+  options.compute.apply();
+  compress::Model model = load(options.model);
+  if (options.train) model.train();
+  model.to(c10::Device(options.compute.device));
+  std::vector<at::Tensor> inputs = read_inputs(model, options.inputs);
+  for (at::Tensor& input : inputs) input = input.to(c10::Device(options.compute.device));
+  const at::NoGradGuard no_grad;
+  const std::vector<at::Tensor> outputs = model.forward(inputs);
+  compress::NamedTensors named;
+  // A copy each: an output may be a view of another, which the file would take for a tie.
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    named.emplace_back(fmt::format("out.{}", i),
+                       outputs[i].cpu().clone(at::MemoryFormat::Contiguous));
+  }
+  compress::save_safetensors(options.outputs, named);
+}
+
+}  // namespace
+
+void add_run(CLI::App& app) {
+  const auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("run", "Run a model on tensors of a file");
+  options->model.add_to(*command);
+  command
+      ->add_option(
+          "--inputs", options->inputs,
+          "a .safetensors file with tensors named as the graph's inputs, or in.0, in.1, ...")
+      ->required();
+  command
+      ->add_option("--outputs", options->outputs,
+                   "the .safetensors file to write: out.0, out.1, ...")
+      ->required();
+  command->add_flag("--train", options->train, "run in training mode (batch norm and dropout)");
+  options->compute.add_to(*command);
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace lathe

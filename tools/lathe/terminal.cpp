@@ -1,0 +1,84 @@
+// Results to standard output, messages and progress to standard error.
+
+#include "tools/lathe/terminal.h"
+
+#include "compress/error.h"
+#include "compress/files.h"
+#include "tools/lathe/command.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+namespace lathe {
+
+using compress::Error;
+using compress::ErrorCode;
+
+void print_result(const std::string& text) {
+  const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
+  if (!written || std::fflush(stdout) != 0) {
+    throw Error(ErrorCode::kIo, fmt::format("cannot write: {}", std::strerror(errno)),
+                "standard output");
+  }
+}
+
+void say(const std::string& text) { fmt::print(stderr, "lathe: {}\n", text); }
+
+void ModelArgument::add_to(CLI::App& command, const std::string& name) {
+  command.add_option(name, source, kModelHelp)->required();
+  // Two models on one command line have an --arch each: --arch and --arch-b.
+  const std::string suffix = name == "MODEL" || name == "A" || name == "IN" ? "" : "-b";
+  command.add_option("--arch" + suffix, architecture,
+                     "architecture of a file that holds weights only (see: lathe models)");
+}
+
+void ComputeOptions::add_to(CLI::App& command) {
+  command.add_option("--threads", threads, "threads to compute with (default: one a core)")
+      ->check(CLI::Range(1, 1024));
+  command.add_option("--device", device, "cpu or cuda")->check(CLI::IsMember({"cpu", "cuda"}));
+}
+
+void ComputeOptions::apply() const {
+  if (threads > 0) at::set_num_threads(threads);
+  if (device == "cuda" && !at::hasCUDA()) {
+    throw Error(
+        ErrorCode::kInvalidArgument, "LibTorch finds no CUDA device here", "--device",
+        "build against a CUDA LibTorch and run on a machine with a GPU, or leave the option out");
+  }
+}
+
+compress::Model load(const ModelArgument& argument) {
+  compress::Model model = compress::load_model(argument.source, {argument.architecture});
+  for (const std::string& note : model.notes) say(fmt::format("{}: {}", argument.source, note));
+  return model;
+}
+
+ProgressLine::ProgressLine(std::string title)
+    : title_(std::move(title)),
+      start_(Clock::now()),
+      last_(start_),
+      enabled_(isatty(STDERR_FILENO) == 1) {}
+
+ProgressLine::~ProgressLine() {
+  if (shown_) fmt::print(stderr, "\r\033[K");
+}
+
+void ProgressLine::update(int64_t done, int64_t total) {
+  const Clock::time_point now = Clock::now();
+  if (!enabled_ || now - last_ < std::chrono::milliseconds(200)) return;
+  last_ = now;
+  const double seconds = std::chrono::duration<double>(now - start_).count();
+  const double left =
+      done > 0 ? seconds / static_cast<double>(done) * static_cast<double>(total - done) : 0;
+  fmt::print(stderr, "\r\033[K{} {}/{}, {:.0f} s left", title_, done, total, left);
+  shown_ = true;
+}
+
+}  // namespace lathe
