@@ -21,6 +21,7 @@
 
 #pragma once
 
+#include "compress/error.h"
 #include "compress/json.h"
 
 #include <cstddef>
@@ -34,8 +35,6 @@
 #include <vector>
 
 namespace compress {
-
-class Error;
 
 /// Collects what is wrong with a recipe, so that all of it is reported at once.
 class Problems {
@@ -251,7 +250,7 @@ std::string options_help(const AnyOptions& defaults);
 std::string options_table(const AnyOptions& defaults);
 
 /// JSON as one line of the shell: `{sparsity=0.5,where={kind=conv}}`; strings are bare words where
-/// they can be. `read_line_value` reads it back.
+/// they can be.
 std::string line_value(const Json& value);
 
 }  // namespace compress

@@ -35,7 +35,8 @@ inline std::vector<std::string_view> option_names(OperatorKind) {
 /// The kind of an operator call, by its ATen name.
 OperatorKind operator_kind(const Node& node);
 
-/// What a selector looks at: one weight. `compress/weight.h` lists those of a model.
+/// What a selector looks at: one weight. `selector_targets` (compress/weight.h) lists those of a
+/// model.
 struct SelectorTarget {
   std::string name;         ///< of the weight's tensor: `layer1.0.conv1.weight`
   std::string module_path;  ///< of the layer: `layer1.0.conv1`; may be empty

@@ -1,0 +1,193 @@
+// Reading and writing recipes.
+
+#include "compress/recipe.h"
+
+#include "compress/error.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <limits>
+
+namespace compress {
+namespace {
+
+constexpr int kVersion = 1;  // of the recipe format
+const std::vector<std::string> kKeys = {"$schema", "lathe", "name",     "seed",    "data",
+                                        "steps", "evaluate", "include", "variables"};
+
+void read_version(const Json& json, Problems& problems) {
+  if (!json.contains("lathe")) {
+    problems.add("/lathe", "the version of the recipe format is missing", "add \"lathe\": 1");
+  } else if (!json["lathe"].is_number_integer() || json["lathe"] != kVersion) {
+    problems.add("/lathe",
+                 fmt::format("{} is not a version of the recipe format that this Lathe reads",
+                             brief(json["lathe"])),
+                 "it reads \"lathe\": 1");
+  }
+}
+
+std::shared_ptr<const AnyOptions> read_pass_options(const Json& json, const std::string& where,
+                                                    const Pass& pass, Problems& problems) {
+  std::unique_ptr<AnyOptions> options = pass.default_options();
+  read_options(json, where, *options, problems, {"pass"});
+  return options;
+}
+
+void read_step(const Json& json, const std::string& where, const PassRegistry& registry,
+               std::vector<Step>& steps, Problems& problems) {
+  if (!json.is_object()) {
+    problems.add(where, fmt::format("{} is not a step", brief(json)),
+                 "a step looks like {\"pass\": \"prune.magnitude\", \"sparsity\": 0.5}");
+    return;
+  }
+  if (json.contains("train")) {
+    problems.add(join_pointer(where, "train"), "needs the trainer, which this version lacks",
+                 "leave the step out, or train the model elsewhere");
+    return;
+  }
+  if (!json.contains("pass")) {
+    std::vector<std::string> keys;
+    for (const auto& [key, value] : json.items()) keys.push_back(key);
+    const bool mistyped = nearest("pass", keys) != "";
+    problems.add(where, "a step without `pass`",
+                 mistyped ? fmt::format("is `{}` meant to be `pass`?", nearest("pass", keys))
+                          : "add \"pass\" with the id of a pass");
+    return;
+  }
+  const std::string pointer = join_pointer(where, "pass");
+  if (!json["pass"].is_string()) {
+    problems.add(pointer, fmt::format("{} is not the id of a pass", brief(json["pass"])));
+    return;
+  }
+  try {
+    const Pass& pass = registry.at(json["pass"].get<std::string>());
+    steps.push_back({&pass, read_pass_options(json, where, pass, problems)});
+  } catch (const Error& unknown) {
+    problems.add(pointer, unknown.message(), unknown.hint());
+  }
+}
+
+void read_section(const Json& json, const char* key, Json& out, Problems& problems) {
+  if (!json.contains(key)) return;
+  out = json[key];
+  if (!out.is_object()) {
+    problems.add(std::string("/") + key, fmt::format("{} is not an object", brief(out)));
+  }
+}
+
+void read_top_level(const Json& json, Recipe& recipe, Problems& problems) {
+  for (const auto& [key, value] : json.items()) {
+    if (std::find(kKeys.begin(), kKeys.end(), key) != kKeys.end()) continue;
+    const std::string hint = did_you_mean(key, kKeys);
+    problems.add(
+        join_pointer("", key), fmt::format("unknown key `{}`", key),
+        hint.empty() ? fmt::format("the keys of a recipe are {}", fmt::join(kKeys, ", ")) : hint);
+  }
+  read_version(json, problems);
+  if (json.contains("name")) {
+    if (json["name"].is_string()) {
+      recipe.name = json["name"].get<std::string>();
+    } else {
+      problems.add("/name", fmt::format("{} is not a text", brief(json["name"])));
+    }
+  }
+  if (json.contains("seed")) {
+    const Json& seed = json["seed"];
+    // Within int64, so that every reader of JSON keeps it.
+    const bool whole = seed.is_number_integer() && seed >= 0 &&
+                       seed.get<uint64_t>() <= uint64_t(std::numeric_limits<int64_t>::max());
+    if (whole) {
+      recipe.seed = seed.get<uint64_t>();
+    } else {
+      problems.add("/seed", fmt::format("{} is not a whole number from 0", brief(seed)));
+    }
+  }
+  read_section(json, "data", recipe.data, problems);
+  read_section(json, "evaluate", recipe.evaluate, problems);
+}
+
+// Problems in steps of an included file are told with that file's own pointer.
+Problems at_origins(const Problems& problems, const std::vector<std::string>& origins) {
+  Problems moved;
+  for (const Error& problem : problems.list()) {
+    std::string where = problem.where();
+    for (size_t i = 0; i < origins.size(); ++i) {
+      const std::string step = fmt::format("/steps/{}", i);
+      const bool inside = where == step || where.starts_with(step + "/");
+      if (inside && !origins[i].empty()) {
+        where = origins[i] + where.substr(step.size());
+        break;
+      }
+    }
+    moved.add(Error(problem.code(), problem.message(), where, problem.hint()));
+  }
+  return moved;
+}
+
+bool looks_like_line(const std::string& text) {
+  const std::filesystem::path path(text);
+  return path.extension() != ".json" && text.find('/') == text.npos &&
+         text.find('.') != text.npos && text.size() < 65536;
+}
+
+}  // namespace
+
+Recipe read_recipe(const RecipeSource& source, const PassRegistry& registry) {
+  Recipe recipe;
+  recipe.file = source.file;
+  Problems problems;
+  const Json& json = source.json;
+  if (!json.is_object()) {
+    problems.add("", fmt::format("a recipe is an object, not {}", brief(json)));
+    problems.throw_if_any(source.file);
+  }
+  read_top_level(json, recipe, problems);
+  if (!json.contains("steps") || !json["steps"].is_array()) {
+    problems.add("/steps", json.contains("steps")
+                               ? fmt::format("{} is not a list of steps", brief(json["steps"]))
+                               : std::string("the list of steps is missing"));
+  } else if (json["steps"].empty()) {
+    problems.add("/steps", "a recipe needs at least one step");
+  } else {
+    for (size_t i = 0; i < json["steps"].size(); ++i) {
+      read_step(json["steps"][i], fmt::format("/steps/{}", i), registry, recipe.steps, problems);
+    }
+  }
+  at_origins(problems, source.step_origins).throw_if_any(source.file);
+  return recipe;
+}
+
+Recipe load_recipe(const std::string& file_or_line, const PassRegistry& registry,
+                   const std::vector<std::string>& settings) {
+  std::error_code ignored;
+  const bool is_line =
+      file_or_line.find('{') != file_or_line.npos ||
+      (looks_like_line(file_or_line) && !std::filesystem::exists(file_or_line, ignored));
+  if (!is_line) return read_recipe(load_recipe_source(file_or_line, settings), registry);
+  RecipeSource source{{}, parse_recipe_line(file_or_line), {}};
+  apply_settings(source, settings);
+  return read_recipe(source, registry);
+}
+
+Json recipe_json(const Recipe& recipe) {
+  Json json = {{"$schema", "lathe", kVersion}};
+  if (!recipe.name.empty()) json["name"] = recipe.name;
+  json["seed"] = recipe.seed;
+  if (!recipe.data.is_null()) json["data"] = recipe.data;
+  Json steps = Json::array();
+  for (const Step& step : recipe.steps) {
+    Json one = {{"pass", step.pass->info().id}};
+    one.update(write_options(*step.options, *step.pass->default_options()));
+    steps.push_back(std::move(one));
+  }
+  json["steps"] = std::move(steps);
+  if (!recipe.evaluate.is_null()) json["evaluate"] = recipe.evaluate;
+  return json;
+}
+
+std::string print_recipe(const Recipe& recipe) { return recipe_json(recipe).dump(2) + "\n"; }
+
+}  // namespace compress

@@ -1,0 +1,136 @@
+// From recipe files with includes to one JSON document.
+
+#include "compress/error.h"
+#include "compress/recipe.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+
+namespace compress {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kDeepestInclude = 8;
+constexpr uintmax_t kLargestFile = 16 << 20;  // a recipe is text written by hand
+
+std::string read_text(const fs::path& file) {
+  std::error_code code;
+  if (fs::is_directory(file, code)) {
+    throw Error(ErrorCode::kIo, "is a folder, not a recipe", file.string());
+  }
+  if (!fs::exists(file, code)) throw Error(ErrorCode::kIo, "there is no such file", file.string());
+  if (fs::is_regular_file(file, code) && fs::file_size(file, code) > kLargestFile) {
+    throw Error(ErrorCode::kBadFile, "is larger than 16 MiB, so it is not a recipe", file.string());
+  }
+  std::ifstream stream(file, std::ios::binary);
+  std::string text((std::istreambuf_iterator<char>(stream)), std::istreambuf_iterator<char>());
+  if (!stream) throw Error(ErrorCode::kIo, "cannot be read", file.string());
+  return text;
+}
+
+// `over` on top of `under`: its keys win, entries of `data` and `variables` one by one, and its
+// steps come after.
+RecipeSource overlay(RecipeSource under, const RecipeSource& over) {
+  for (const auto& [key, value] : over.json.items()) {
+    Json& below = under.json[key];
+    if (key == "steps" && value.is_array()) {
+      if (!below.is_array()) below = Json::array();
+      below.insert(below.end(), value.begin(), value.end());
+    } else if ((key == "data" || key == "variables") && below.is_object() && value.is_object()) {
+      below.update(value);
+    } else {
+      below = value;
+    }
+  }
+  under.step_origins.insert(under.step_origins.end(), over.step_origins.begin(),
+                            over.step_origins.end());
+  under.file = over.file;
+  return under;
+}
+
+RecipeSource merge_includes(Json json, const std::string& file, std::vector<fs::path>& open);
+RecipeSource load_included(const fs::path& file, std::vector<fs::path>& open);
+
+RecipeSource load_merged(const fs::path& file, std::vector<fs::path>& open) {
+  std::error_code code;
+  const fs::path canonical = fs::weakly_canonical(file, code);
+  if (std::find(open.begin(), open.end(), canonical) != open.end()) {
+    throw Error(ErrorCode::kInvalidArgument, "the file includes itself", file.string());
+  }
+  if (open.size() > kDeepestInclude) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("includes are nested deeper than {} levels", kDeepestInclude),
+                file.string());
+  }
+  open.push_back(canonical);
+  RecipeSource source =
+      merge_includes(parse_json(read_text(file), file.string()), file.string(), open);
+  open.pop_back();
+  return source;
+}
+
+RecipeSource merge_includes(Json json, const std::string& file, std::vector<fs::path>& open) {
+  RecipeSource own{file, std::move(json), {}};
+  if (!own.json.is_object() || !own.json.contains("include")) return own;
+  const Json include = own.json["include"];
+  own.json.erase("include");
+  if (own.json.contains("steps")) own.step_origins.resize(own.json["steps"].size());
+  const Json files = include.is_array() ? include : Json::array({include});
+  RecipeSource merged{file, Json::object(), {}};
+  for (size_t i = 0; i < files.size(); ++i) {
+    const std::string pointer = include.is_array() ? fmt::format("/include/{}", i) : "/include";
+    const std::string where = file.empty() ? pointer : fmt::format("{}: {}", file, pointer);
+    if (!files[i].is_string()) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("{} is not the name of a recipe file", brief(files[i])), where);
+    }
+    try {
+      merged =
+          overlay(std::move(merged),
+                  load_included(fs::path(file).parent_path() / files[i].get<std::string>(), open));
+    } catch (const Error& error) {
+      throw error.within(where);
+    }
+  }
+  return overlay(std::move(merged), own);
+}
+
+// Steps of an included recipe remember where they come from.
+RecipeSource load_included(const fs::path& file, std::vector<fs::path>& open) {
+  RecipeSource source = load_merged(file, open);
+  if (!source.json.is_object() ||
+      (source.json.contains("steps") && !source.json["steps"].is_array())) {
+    throw Error(ErrorCode::kInvalidArgument, "not a recipe", file.string());
+  }
+  const size_t steps = source.json.contains("steps") ? source.json["steps"].size() : 0;
+  source.step_origins.resize(steps);
+  size_t own = 0;  // index in the file itself
+  for (std::string& origin : source.step_origins) {
+    if (origin.empty()) origin = fmt::format("{}: /steps/{}", source.file, own++);
+  }
+  return source;
+}
+
+}  // namespace
+
+RecipeSource load_recipe_source(const fs::path& file, const std::vector<std::string>& settings) {
+  std::vector<fs::path> open;
+  RecipeSource source = load_merged(file, open);
+  apply_settings(source, settings);
+  return source;
+}
+
+RecipeSource parse_recipe_source(std::string_view text, const std::string& file,
+                                 const std::vector<std::string>& settings) {
+  std::vector<fs::path> open;
+  RecipeSource source = merge_includes(parse_json(text, file), file, open);
+  apply_settings(source, settings);
+  return source;
+}
+
+}  // namespace compress
