@@ -18,9 +18,9 @@ using ImageTransform = std::function<void(Image& image, SampleRandom& random)>;
 
 /// How bytes become a batch.
 struct ImageOptions {
-  Normalization normalize;
-  std::vector<ImageTransform> transforms;  ///< in this order
-  bool channels_last = false;              ///< memory format of the batch; its sizes stay NCHW
+  Normalization normalize = {};
+  std::vector<ImageTransform> transforms = {};  ///< in this order
+  bool channels_last = false;                   ///< memory format of the batch; its sizes stay NCHW
 };
 
 /// A data set of float inputs [n, c, h, w] over bytes [n, h, w, c] in memory (mapped files too).

@@ -19,9 +19,10 @@ DatasetPtr tensor_dataset(std::vector<at::Tensor> inputs, at::Tensor labels, std
 /// Which tensors of a file are what.
 struct TensorFileOptions {
   std::vector<std::string> inputs = {"inputs"};  ///< names in a .safetensors file, in model order
-  std::string labels;  ///< name in the file; for .npy a file beside it; empty: "labels", if there
-  std::optional<Normalization> normalize;  ///< turns uint8 [n, c, h, w] into floats
-  bool channels_last = false;              ///< of normalised images
+  std::string labels =
+      {};  ///< name in the file; for .npy a file beside it; empty: "labels", if there
+  std::optional<Normalization> normalize = {};  ///< turns uint8 [n, c, h, w] into floats
+  bool channels_last = false;                   ///< of normalised images
 };
 
 /// A data set from a .safetensors or .npy file, mapped. Throws Error(kIo / kBadFile) for the file,
