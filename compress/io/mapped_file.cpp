@@ -20,6 +20,12 @@
 namespace compress {
 namespace {
 
+// The deleter of storages that view a mapping; release_pages() knows them by it.
+void delete_owner(void* context) { delete static_cast<std::shared_ptr<MappedFile>*>(context); }
+
+}  // namespace
+namespace {
+
 Error cannot_open(const std::string& name, int code) {
   switch (code) {
     case ENOENT:
@@ -112,9 +118,7 @@ at::Storage MappedFile::storage(uint64_t offset, uint64_t size, size_t alignment
     return at::Storage(at::Storage::use_byte_size_t(), size, std::move(copy), nullptr, false);
   }
   auto* owner = new std::shared_ptr<MappedFile>(shared_from_this());
-  at::DataPtr view(
-      data, owner, [](void* context) { delete static_cast<std::shared_ptr<MappedFile>*>(context); },
-      at::Device(at::kCPU));
+  at::DataPtr view(data, owner, &delete_owner, at::Device(at::kCPU));
   return at::Storage(at::Storage::use_byte_size_t(), size, std::move(view), nullptr, false);
 }
 
@@ -131,6 +135,16 @@ void MappedFile::release(uint64_t offset, uint64_t size) {
   const uint64_t first = (offset + page - 1) / page * page;
   const uint64_t last = end == size_ ? end : end / page * page;
   if (first < last) ::madvise(data_ + first, last - first, MADV_DONTNEED);
+}
+
+bool release_pages(const at::Tensor& tensor) {
+  if (!tensor.defined() || !tensor.has_storage() || !tensor.is_contiguous()) return false;
+  const at::DataPtr& view = tensor.storage().data_ptr();
+  if (view.get_deleter() != &delete_owner) return false;
+  MappedFile& file = **static_cast<std::shared_ptr<MappedFile>*>(view.get_context());
+  const auto* begin = static_cast<const std::byte*>(tensor.const_data_ptr());
+  file.release(static_cast<uint64_t>(begin - file.bytes().data()), tensor.nbytes());
+  return true;
 }
 
 }  // namespace compress

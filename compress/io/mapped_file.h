@@ -63,4 +63,8 @@ class MappedFile : public std::enable_shared_from_this<MappedFile> {
   bool mapped_ = false;
 };
 
+/// Gives back the resident pages under a contiguous tensor that is a view of a mapped file and was
+/// not written to; does nothing and returns false for any other tensor.
+bool release_pages(const at::Tensor& tensor);
+
 }  // namespace compress

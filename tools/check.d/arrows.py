@@ -17,17 +17,20 @@ ALLOWED = {
     "record": MODEL,
     "zoo": MODEL | {"io"},  # loads a state_dict into an architecture
     "data": MODEL | {"io", "options"},
-    "budget": MODEL | {"options"},
+    "budget": MODEL | {"options", "io"},  # gives pages of mapped weights back
     "calibrate": MODEL | {"options"},
     "options": MODEL,
     "pass": MODEL | {"options", "calibrate", "budget"},
+    "evaluate": MODEL | {"options", "data"},
+    "files": MODEL | {"io", "zoo"},
     "report": MODEL | {"options", "budget", "pass"},
     "passes": MODEL | {"options", "calibrate", "budget", "pass"},
 }
 # Files that stand directly in compress/, by room.
 TOP_LEVEL = {
     "model": "model", "module": "record", "weight": "weight", "encoding": "weight", "encoding_bits": "weight",
-    "options": "options", "selector": "options", "pass": "pass", "pass_context": "pass", "pass_manager": "pass",
+    "evaluate": "evaluate", "files": "files", "version": None, "multiversion": None,
+    "run_state": "pass", "options": "options", "selector": "options", "pass": "pass", "pass_context": "pass", "pass_manager": "pass",
     "recipe": "pass", "registry": "pass", "schema": "pass", "error": None, "json": None,
 }
 
