@@ -223,9 +223,10 @@ PickleValue call_global(Pickle& pickle, std::string_view global, PickleValue tup
 PickleValue persistent_storage(Pickle& pickle, PickleValue id, const std::string& where) {
   // ("storage", class, key, location, number of elements[, view of an older storage])
   const Arguments arguments(pickle, "persistent id", id, where);
-  if (pickle.text(arguments.at(0, Kind::kString, "kind")) != "storage") {
-    throw arguments.bad("it is no storage");
-  }
+  const std::string_view kind = pickle.text(arguments.at(0, Kind::kString, "kind"));
+  // ("module", class, file, source), in legacy files of whole modules: the class, and no source.
+  if (kind == "module" && arguments.size() > 1) return arguments.all()[1];
+  if (kind != "storage") throw arguments.bad("it is no storage");
   const std::string_view global = pickle.text(arguments.at(1, Kind::kGlobal, "class"));
   const auto dtype = storage_dtype(global);
   if (!dtype) {

@@ -104,6 +104,9 @@ class SafetensorsWriter {
   /// Notes a further name for a tensor that was added.
   void add_tie(const std::string& alias, const std::string& name);
   void set_metadata(const std::string& key, const std::string& value);
+  /// Lists the tensors in this order in the header; without it, in the order of their bytes. Names
+  /// that were not added are passed over.
+  void list_in_order(const std::vector<std::string>& names);
   /// Bytes of tensors added so far.
   uint64_t data_bytes() const { return data_bytes_; }
 

@@ -1,7 +1,7 @@
 // Reads safetensors files, single and sharded.
 
 #include "compress/error.h"
-#include "compress/io/json.h"
+#include "compress/io/file_json.h"
 #include "compress/io/little_endian.h"
 #include "compress/io/safetensors.h"
 #include "compress/io/safetensors_dtype.h"
@@ -100,7 +100,7 @@ void SafetensorsFile::take_ties() {
   const auto found = metadata_.find(kTiesKey);
   if (found == metadata_.end()) return;
   const std::string where = fmt::format("{}: metadata `{}`", file_->name(), kTiesKey);
-  const nlohmann::ordered_json ties = parse_json(found->second, where);
+  const nlohmann::ordered_json ties = parse_file_json(found->second, where);
   metadata_.erase(found);
   if (!ties.is_object()) throw Error(ErrorCode::kBadFile, "is no JSON object", where);
   for (const auto& [alias, name] : ties.items()) {
@@ -145,7 +145,7 @@ NamedTensors SafetensorsFile::tensors() const {
 NamedTensors load_sharded_safetensors(const std::filesystem::path& index, Metadata* metadata) {
   const auto file = MappedFile::open(index);
   const std::string& where = file->name();
-  const nlohmann::ordered_json json = parse_json(file->text(0, file->size()), where);
+  const nlohmann::ordered_json json = parse_file_json(file->text(0, file->size()), where);
   const auto map = json.is_object() ? json.find("weight_map") : json.end();
   if (!json.is_object() || map == json.end() || !map->is_object()) {
     throw Error(ErrorCode::kBadFile, "has no object `weight_map`", where,

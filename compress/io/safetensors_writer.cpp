@@ -86,12 +86,14 @@ SafetensorsWriter write_part(const std::filesystem::path& path, const NamedTenso
     names.push_back(tensors[i].first);
     max_dimensions = std::max(max_dimensions, static_cast<size_t>(tensors[i].second.dim()));
   }
+  const std::vector<std::string> order = names;
   for (const auto& tie : ties) names.push_back(tensors[tie.first].first);
   SafetensorsWriter writer(path, SafetensorsWriter::header_bound(names, max_dimensions, metadata));
   sort_widest_first(stored, tensors);
   for (const size_t i : stored) writer.add(tensors[i].first, tensors[i].second);
   for (const auto& [alias, name] : ties) writer.add_tie(tensors[alias].first, tensors[name].first);
   for (const auto& [key, value] : metadata) writer.set_metadata(key, value);
+  writer.list_in_order(order);
   return writer;
 }
 
@@ -161,6 +163,19 @@ void SafetensorsWriter::set_metadata(const std::string& key, const std::string& 
   valid_utf8(key);
   valid_utf8(value);
   metadata_[key] = value;
+}
+
+void SafetensorsWriter::list_in_order(const std::vector<std::string>& names) {
+  std::unordered_map<std::string_view, size_t> rank;
+  for (const std::string& name : names) rank.emplace(name, rank.size());
+  std::stable_sort(entries_.begin(), entries_.end(),
+                   [&](const SafetensorsEntry& a, const SafetensorsEntry& b) {
+                     const auto rank_of = [&](const SafetensorsEntry& entry) {
+                       const auto found = rank.find(entry.name);
+                       return found == rank.end() ? rank.size() : found->second;
+                     };
+                     return rank_of(a) < rank_of(b);
+                   });
 }
 
 void SafetensorsWriter::prepare() {

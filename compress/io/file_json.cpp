@@ -1,6 +1,6 @@
 // JSON from files that may be hostile.
 
-#include "compress/io/json.h"
+#include "compress/io/file_json.h"
 
 #include "compress/error.h"
 
@@ -12,7 +12,8 @@
 
 namespace compress {
 
-nlohmann::ordered_json parse_json(std::string_view text, const std::string& where, int max_depth) {
+nlohmann::ordered_json parse_file_json(std::string_view text, const std::string& where,
+                                       int max_depth) {
   using Json = nlohmann::ordered_json;
   const auto bad = [&](const std::string& problem) {
     return Error(ErrorCode::kBadFile, problem, where, "the file is damaged");
