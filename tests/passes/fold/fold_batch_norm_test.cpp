@@ -1,0 +1,55 @@
+#include "passes/fold/fold_batch_norm.h"
+
+#include <ATen/ATen.h>
+
+#include <gtest/gtest.h>
+
+namespace compress {
+namespace {
+
+BatchNorm random_norm(int64_t channels) {
+  return {at::randn({channels}), at::rand({channels}) + 0.1, at::randn({channels}),
+          at::randn({channels}), 1e-3};
+}
+
+at::Tensor run(const BatchNorm& norm, const at::Tensor& x) {
+  return at::batch_norm(x, norm.weight, norm.bias, norm.mean, norm.variance, false, 0.1, norm.eps,
+                        false);
+}
+
+// Sums of a hundred products in float: a few 1e-5 of the outputs' size.
+void expect_close(const at::Tensor& a, const at::Tensor& b) {
+  EXPECT_TRUE(at::allclose(a, b, 1e-4, 1e-4)) << (a - b).abs().max().item<float>();
+}
+
+TEST(FoldBatchNormArithmetic, EqualsTheBatchNormBehindAConvolution) {
+  at::manual_seed(1);
+  const at::Tensor x = at::randn({2, 6, 7, 7}), w = at::randn({8, 3, 3, 3}), b = at::randn({8});
+  const BatchNorm norm = random_norm(8);
+  const at::Tensor folded = scale_output_channels(w, channel_factors(norm), 0, 2);
+  expect_close(at::conv2d(x, folded, folded_bias(b, norm, at::kFloat), 1, 1, 1, 2),
+               run(norm, at::conv2d(x, w, b, 1, 1, 1, 2)));
+}
+
+TEST(FoldBatchNormArithmetic, EqualsTheBatchNormBehindAGroupedTransposedConvolution) {
+  at::manual_seed(2);
+  const at::Tensor x = at::randn({2, 6, 5, 5}), w = at::randn({6, 4, 3, 3});
+  const BatchNorm norm = random_norm(8);
+  const at::Tensor folded = scale_output_channels(w, channel_factors(norm), 1, 2);
+  expect_close(at::conv_transpose2d(x, folded, folded_bias({}, norm, at::kFloat), 2, 1, 1, 2),
+               run(norm, at::conv_transpose2d(x, w, {}, 2, 1, 1, 2)));
+}
+
+TEST(FoldBatchNormArithmetic, TakesANormWithoutWeights) {
+  at::manual_seed(3);
+  const at::Tensor x = at::randn({5, 4}), w = at::randn({3, 4});
+  BatchNorm norm = random_norm(3);
+  norm.weight = {};
+  norm.bias = {};
+  expect_close(at::linear(x, scale_output_channels(w, channel_factors(norm), 0, 1),
+                          folded_bias({}, norm, at::kFloat)),
+               run(norm, at::linear(x, w)));
+}
+
+}  // namespace
+}  // namespace compress
