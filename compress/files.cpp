@@ -193,6 +193,18 @@ void check_save_path(const std::filesystem::path& path) {
   }
 }
 
+void save_checkpoint(const Model& model, const std::filesystem::path& path) {
+  Metadata metadata(model.metadata.begin(), model.metadata.end());
+  metadata[kGraphKey] = print(model, {.contents = false});
+  save_safetensors(path, tensors_of(model), metadata);
+}
+
+Model load_checkpoint(const std::filesystem::path& path) { return load_model(path.string()); }
+
+int64_t model_file_bytes(const std::filesystem::path& path) {
+  return static_cast<int64_t>(std::filesystem::file_size(path));
+}
+
 void save_model(const Model& model, const std::filesystem::path& path) {
   check_save_path(path);
   if (path.extension() == ".pt2") return save_pt2(model, path);

@@ -29,6 +29,14 @@ Model load_model(const std::string& source, const LoadOptions& options = {});
 /// Error(kInvalidArgument) for another extension.
 void save_model(const Model& model, const std::filesystem::path& path);
 
+/// Writes and reads a model exactly as it is in memory, every tensor under its own name with the
+/// graph beside it (.safetensors): `model_digest` is the same before and after.
+void save_checkpoint(const Model& model, const std::filesystem::path& path);
+Model load_checkpoint(const std::filesystem::path& path);
+
+/// Bytes on disk of what `save_model` wrote: the file and what belongs to it.
+int64_t model_file_bytes(const std::filesystem::path& path);
+
 /// Throws what `save_model` would throw for the path, before any work is done: an extension that is
 /// not known, a folder that is missing or cannot be written, a folder in the place of the file.
 void check_save_path(const std::filesystem::path& path);

@@ -65,6 +65,15 @@ std::string Table::text() const {
   return text;
 }
 
+std::vector<std::vector<std::string>> Table::rows_with_header() const {
+  std::vector<std::vector<std::string>> rows(1);
+  for (const Column& column : columns_) rows[0].push_back(column.title);
+  for (const auto& row : rows_) {
+    if (!row.empty()) rows.push_back(row);
+  }
+  return rows;
+}
+
 std::string Table::markdown() const {
   std::string text = "|";
   for (const Column& column : columns_) text += fmt::format(" {} |", column.title);

@@ -25,6 +25,8 @@ class Table {
   bool empty() const { return rows_.empty(); }
   /// The table as text with a newline at the end of every line. No line has trailing blanks.
   std::string text() const;
+  /// The header and all rows, without rules.
+  std::vector<std::vector<std::string>> rows_with_header() const;
   /// The same as a Markdown table.
   std::string markdown() const;
 

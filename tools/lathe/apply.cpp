@@ -1,0 +1,270 @@
+// lathe apply: runs a recipe on a model and reports what it did.
+
+#include "compress/budget/cost.h"
+#include "compress/error.h"
+#include "compress/files.h"
+#include "compress/graph/digest.h"
+#include "compress/graph/text.h"
+#include "compress/io/atomic_file.h"
+#include "compress/pass_manager.h"
+#include "compress/report/run_report.h"
+#include "passes/registry.h"
+#include "tools/lathe/checkpoint.h"
+#include "tools/lathe/command.h"
+#include "tools/lathe/evaluation.h"
+#include "tools/lathe/terminal.h"
+
+#include <ATen/Parallel.h>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <memory>
+
+namespace lathe {
+namespace {
+
+namespace fs = std::filesystem;
+using compress::Error;
+using compress::ErrorCode;
+using compress::Model;
+
+struct Options {
+  std::string recipe;
+  ModelArgument model;
+  ComputeOptions compute;
+  std::vector<std::string> outputs, settings, limits, print_after;
+  std::string stop_after, report;
+  double latency_seconds = 1.0;
+  bool dry_run = false, resume = false, verify = false, json = false;
+};
+
+std::map<std::string, int64_t> parse_limits(const std::vector<std::string>& limits,
+                                            const compress::PassRegistry& registry) {
+  std::map<std::string, int64_t> parsed;
+  for (const std::string& limit : limits) {
+    const size_t equals = limit.find('=');
+    const std::string number = equals == std::string::npos ? "" : limit.substr(equals + 1);
+    if (number.empty() || number.size() > 9 ||
+        number.find_first_not_of("0123456789") != std::string::npos) {
+      throw Error(ErrorCode::kInvalidArgument, fmt::format("`{}` is not PASS=N", limit), "--limit");
+    }
+    registry.at(limit.substr(0, equals));
+    parsed[limit.substr(0, equals)] = std::stoll(number);
+  }
+  return parsed;
+}
+
+void check_outputs(const Options& options) {
+  if (options.outputs.empty() && !options.dry_run) {
+    throw Error(ErrorCode::kInvalidArgument, "there is no output file", {},
+                "give one with -o OUT.pt2 or -o OUT.safetensors, or look first with --dry-run");
+  }
+  for (const std::string& output : options.outputs) compress::check_save_path(output);
+  if (!options.report.empty() && fs::exists(options.report) && !fs::is_directory(options.report)) {
+    throw Error(ErrorCode::kIo, "is a file, a folder was expected", options.report);
+  }
+}
+
+// A shallow copy in inference mode, so that measuring changes nothing.
+Model for_measuring(const Model& model) {
+  Model copy = model.clone(/*deep=*/false);
+  copy.eval();
+  return copy;
+}
+
+void measure(const Model& model, const RecipeData& data, const std::string& title,
+             compress::ModelFigures& figures) {
+  figures.cost = compress::measure_cost(model);
+  if (!data.test) return;
+  ProgressLine progress(title);
+  compress::EvaluateOptions options;
+  options.batch_size = data.evaluate.batch_size;
+  options.on_progress = [&](int64_t done, int64_t total) { progress.update(done, total); };
+  const std::vector<double> values =
+      compress::evaluate(model, data.test, data.evaluate.metrics, options);
+  const auto names = compress::option_names(compress::Metric{});
+  for (size_t i = 0; i < values.size(); ++i) {
+    figures.metrics.emplace_back(names[static_cast<size_t>(data.evaluate.metrics[i])], values[i]);
+  }
+}
+
+// Bytes of the model in the format of `output`, so that before and after differ by the recipe
+// alone.
+int64_t bytes_in_format_of(const Model& model, const std::string& source, const fs::path& output) {
+  std::error_code missing;
+  if (fs::path(source).extension() == output.extension() && fs::exists(source, missing)) {
+    return static_cast<int64_t>(fs::file_size(source));
+  }
+  const fs::path aside = output.parent_path() / fmt::format(".{}.before{}", output.stem().string(),
+                                                            output.extension().string());
+  compress::save_model(model, aside);
+  const auto bytes = static_cast<int64_t>(compress::model_file_bytes(aside));
+  fs::remove(aside, missing);
+  return bytes;
+}
+
+compress::RunOptions run_options(const Options& options, const compress::PassRegistry& registry,
+                                 const RecipeData& data) {
+  compress::RunOptions run;
+  run.verify = options.verify;
+  run.calibration = batches_of(data.calibration);
+  run.limits = parse_limits(options.limits, registry);
+  run.print_after = options.print_after;
+  run.stop_after = options.stop_after;
+  run.on_message = [](const std::string& message) { say(message); };
+  run.on_print = [](const Model& model, const compress::StepResult& step) {
+    say(fmt::format("after step {} ({}):\n{}", step.index, step.pass, compress::print(model)));
+  };
+  return run;
+}
+
+compress::RunReport begin_report(const Options& options, const compress::Recipe& recipe,
+                                 const RecipeData& data) {
+  compress::RunReport report;
+  report.recipe_name = recipe.name;
+  report.recipe = compress::recipe_json(recipe);
+  report.threads = at::get_num_threads();
+  report.before.source = options.model.source;
+  if (data.test) {
+    report.data = data.test->info().name;
+    report.samples = data.test->size();
+  }
+  return report;
+}
+
+void print_report(const Options& options, const compress::RunReport& report) {
+  if (!options.report.empty()) {
+    std::error_code failed;
+    fs::create_directories(options.report, failed);
+    if (failed) throw Error(ErrorCode::kIo, failed.message(), options.report);
+    compress::write_file(fs::path(options.report) / "report.json",
+                         compress::report_json(report).dump(2) + "\n");
+    compress::write_file(fs::path(options.report) / "report.html", compress::report_html(report));
+    say(fmt::format("report: {}", (fs::path(options.report) / "report.html").string()));
+  }
+  print_result(options.json ? compress::report_json(report).dump(2) + "\n"
+                            : compress::report_table(report));
+}
+
+// What the run would give: the steps work on a copy, nothing is measured on data, nothing is
+// written.
+void dry_run(const Options& options, const compress::Recipe& recipe, Model& model,
+             const RecipeData& data, const compress::RunOptions& run) {
+  compress::RunReport report = begin_report(options, recipe, data);
+  report.before.cost = compress::measure_cost(for_measuring(model));
+  report.steps = compress::run_recipe(recipe, model, run).steps;
+  report.after.cost = compress::measure_cost(for_measuring(model));
+  say("dry run: nothing is written; accuracy and latency are not measured");
+  print_result(options.json ? compress::report_json(report).dump(2) + "\n"
+                            : compress::report_table(report));
+}
+
+// Runs the steps, each finished one on disk before the next begins.
+std::vector<compress::StepResult> run_steps(const Options& options, const compress::Recipe& recipe,
+                                            Model& model, compress::RunOptions run) {
+  const Checkpoint checkpoint(options.outputs.front());
+  const std::string input_digest = compress::model_digest(model);
+  std::optional<Checkpoint::Saved> saved;
+  if (options.resume) {
+    saved = checkpoint.load(recipe, input_digest);
+    say(saved ? fmt::format("going on after step {} of {}", saved->state.finished(),
+                            recipe.steps.size())
+              : "there is no interrupted run to go on with; starting at the first step");
+  } else if (checkpoint.exists()) {
+    say(fmt::format("{} holds an interrupted run; starting anew (--resume would go on with it)",
+                    checkpoint.folder().string()));
+    checkpoint.remove();
+  }
+  if (saved) {
+    model = std::move(saved->model);
+    run.resume = &saved->state;
+  }
+  run.on_step_begin = [&](size_t step, const compress::Step& what) {
+    say(fmt::format("step {} of {}: {}", step + 1, recipe.steps.size(),
+                    compress::print_step(what)));
+  };
+  run.on_step_end = [&](const Model& now, const compress::RunState& state) {
+    checkpoint.save(now, state);
+  };
+  return compress::run_recipe(recipe, model, run).steps;
+}
+
+void run(const Options& options) {
+  options.compute.apply();
+  const compress::PassRegistry registry = compress::builtin_passes();
+  const compress::Recipe recipe = compress::load_recipe(options.recipe, registry, options.settings);
+  check_outputs(options);
+  const RecipeData data = open_recipe_data(recipe);
+  Model model = load(options.model);
+  if (data.test) compress::require_fit(model, data.test->info());
+  const compress::RunOptions run_with = run_options(options, registry, data);
+  compress::check_recipe(recipe, model, run_with).throw_if_any(recipe.file);
+  if (options.dry_run) return dry_run(options, recipe, model, data, run_with);
+
+  compress::RunReport report = begin_report(options, recipe, data);
+  const Model original = for_measuring(model.clone());
+  measure(original, data, "measuring the original", report.before);
+  const fs::path output = options.outputs.front();
+  report.before.file_bytes = bytes_in_format_of(original, options.model.source, output);
+
+  report.steps = run_steps(options, recipe, model, run_with);
+  for (const std::string& path : options.outputs) compress::save_model(model, path);
+
+  // From here on only what the file says counts.
+  const Model written = for_measuring(compress::load_model(output.string()));
+  report.output = output.string();
+  report.after.source = output.string();
+  measure(written, data, "measuring the result", report.after);
+  report.after.file_bytes = compress::model_file_bytes(output);
+  if (!written.is_tensor_set() && !original.is_tensor_set()) {
+    compress::LatencyOptions latency;
+    latency.batch = report.latency_batch;
+    latency.seconds = options.latency_seconds;
+    const auto latencies = compress::measure_latency({&original, &written}, latency);
+    report.before.latency = latencies[0];
+    report.after.latency = latencies[1];
+  }
+  Checkpoint(output).remove();
+  print_report(options, report);
+}
+
+}  // namespace
+
+void add_apply(CLI::App& app) {
+  const auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("apply", "Run a recipe on a model");
+  command
+      ->add_option(
+          "RECIPE", options->recipe,
+          "a recipe file, or passes in one line: 'prune.magnitude{sparsity=0.5},quantize.weights'")
+      ->required();
+  options->model.add_to(*command);
+  command->add_option(
+      "-o,--output", options->outputs,
+      "the .pt2 or .safetensors file to write; may be repeated, the first one is measured");
+  command->add_option("--set", options->settings,
+                      "change the recipe: steps.0.sparsity=0.4; may be repeated");
+  command->add_flag("--dry-run", options->dry_run, "show what would come out, write nothing");
+  command->add_flag("--resume", options->resume,
+                    "go on after the last finished step of an interrupted run");
+  command->add_option("--report", options->report, "a folder for report.json and report.html");
+  command->add_flag("--verify", options->verify,
+                    "check the model after every step against what its pass promises");
+  command->add_option("--print-after", options->print_after,
+                      "print the model after this pass (or `all`)");
+  command->add_option("--stop-after", options->stop_after,
+                      "stop after this pass or step number (from 0)");
+  command->add_option("--limit", options->limits,
+                      "PASS=N: let a pass change at most N weights, to bisect a problem");
+  command
+      ->add_option("--latency-seconds", options->latency_seconds,
+                   "time spent on measuring each model's latency")
+      ->capture_default_str()
+      ->check(CLI::Range(0.01, 3600.0));
+  command->add_flag("--json", options->json, "print the report as JSON");
+  options->compute.add_to(*command);
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace lathe

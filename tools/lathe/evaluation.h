@@ -1,0 +1,43 @@
+// The `data` and `evaluate` sections of a recipe, read together and checked before any work.
+
+#pragma once
+
+#include "compress/calibrate/statistics.h"
+#include "compress/data/spec.h"
+#include "compress/evaluate.h"
+#include "compress/options.h"
+#include "compress/recipe.h"
+
+#include <string>
+#include <vector>
+
+namespace lathe {
+
+/// `"evaluate": {"data": "test", "metrics": ["top1"]}`.
+struct EvaluateSection {
+  std::string data = "test";
+  std::vector<compress::Metric> metrics = {compress::Metric::kTop1};
+  int64_t batch_size = 250;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("data", data, "Name of the entry of the data section to measure on.");
+    field("metrics", metrics, "What is measured.");
+    field("batch_size", batch_size, "Samples that run at once.").range(1, 1 << 20);
+  }
+};
+
+/// The data of a recipe, opened.
+struct RecipeData {
+  EvaluateSection evaluate;
+  compress::DatasetPtr test;         ///< null: the recipe measures nothing
+  compress::DatasetPtr calibration;  ///< null: the recipe has no such entry
+};
+
+/// Reads both sections and opens what the recipe uses. Throws compress::Error with all problems.
+RecipeData open_recipe_data(const compress::Recipe& recipe);
+
+/// Batches of a data set for statistics; empty when there is none.
+compress::BatchSource batches_of(const compress::DatasetPtr& data);
+
+}  // namespace lathe

@@ -1,0 +1,106 @@
+// lathe inspect: what is in a model.
+
+#include "compress/budget/cost.h"
+#include "compress/error.h"
+#include "compress/graph/text.h"
+#include "compress/report/run_report.h"
+#include "tools/lathe/command.h"
+#include "tools/lathe/terminal.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
+
+#include <filesystem>
+#include <memory>
+
+namespace lathe {
+namespace {
+
+using compress::Table;
+
+struct Options {
+  ModelArgument model;
+  bool graph = false, json = false;
+};
+
+int64_t file_bytes(const std::string& source) {
+  std::error_code missing;
+  const auto size = std::filesystem::file_size(source, missing);
+  return missing ? 0 : static_cast<int64_t>(size);
+}
+
+std::string layer_table(const compress::ModelCost& cost) {
+  Table table({{"layer", Table::Align::kLeft},
+               {"operator", Table::Align::kLeft},
+               {"weight"},
+               {"encoding", Table::Align::kLeft},
+               {"elements"},
+               {"zeros"},
+               {"bits/weight"},
+               {"MACs"}});
+  for (const compress::LayerCost& layer : cost.layers) {
+    const auto elements = static_cast<double>(layer.elements);
+    const bool has_weight = layer.elements > 0;
+    const double zeros =
+        has_weight ? 100.0 * (1.0 - static_cast<double>(layer.nonzeros) / elements) : 0;
+    table.add({layer.name, layer.op, fmt::format("{}", fmt::join(layer.sizes, "x")), layer.encoding,
+               has_weight ? compress::with_thousands(layer.elements) : "",
+               has_weight ? fmt::format("{:.1f} %", zeros) : "",
+               has_weight
+                   ? fmt::format("{:.2f}", static_cast<double>(layer.bits_on_disk) / elements)
+                   : "",
+               layer.macs ? compress::count_text(*layer.macs) : ""});
+  }
+  return table.text();
+}
+
+std::string totals(const compress::ModelCost& cost, const compress::Model& model, int64_t bytes) {
+  Table table({{"total", Table::Align::kLeft}, {""}});
+  table.add({"parameters", compress::with_thousands(cost.parameters)});
+  table.add({"non-zeros", compress::with_thousands(cost.nonzeros)});
+  table.add(
+      {"zeros among the layers' weights", fmt::format("{:.2f} %", 100.0 * cost.weight_sparsity())});
+  if (cost.macs) table.add({"MACs a sample", compress::count_text(*cost.macs)});
+  table.add({"bits per weight", fmt::format("{:.3f}", cost.bits_per_weight)});
+  table.add({"bytes of tensors", compress::with_thousands(cost.payload_bytes)});
+  if (bytes > 0) table.add({"bytes of the file", compress::with_thousands(bytes)});
+  table.add(
+      {"operators", compress::with_thousands(static_cast<int64_t>(model.graph().nodes().size()))});
+  return table.text();
+}
+
+void run(const Options& options) {
+  const compress::Model model = load(options.model);
+  if (options.graph) return print_result(compress::print(model, {.contents = false}));
+  const compress::ModelCost cost = compress::measure_cost(model);
+  const int64_t bytes = file_bytes(options.model.source);
+  if (options.json) {
+    compress::Json json = {{"model", options.model.source}, {"file_bytes", bytes}};
+    json["inputs"] = compress::Json::array();
+    for (const compress::Value* input : model.graph().inputs()) {
+      json["inputs"].push_back({{"name", input->name()}, {"type", compress::print(input->type)}});
+    }
+    json["cost"] = compress::model_cost_json(cost);
+    return print_result(json.dump(2) + "\n");
+  }
+  std::string text = layer_table(cost) + "\n" + totals(cost, model, bytes);
+  for (const compress::Value* input : model.graph().inputs()) {
+    text += fmt::format("input {} : {}\n", input->name(), compress::print(input->type));
+  }
+  print_result(text);
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& app) {
+  const auto options = std::make_shared<Options>();
+  CLI::App* command =
+      app.add_subcommand("inspect", "Show a model's layers, sizes, MACs, zeros and encodings");
+  options->model.add_to(*command);
+  command->add_flag("--graph", options->graph, "print the graph in its text form instead");
+  command->add_flag("--json", options->json, "print JSON");
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace lathe
