@@ -151,6 +151,7 @@ void Model::set_tensor(std::string_view name, at::Tensor tensor) {
   value->type.dtype = tensor.scalar_type();
   value->type.sizes.emplace(tensor.sizes().begin(), tensor.sizes().end());
   target->tensor = std::move(tensor);
+  target->digest.clear();
 }
 
 std::vector<at::Tensor> Model::parameters() const {

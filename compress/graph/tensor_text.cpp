@@ -87,6 +87,10 @@ void append_number(std::string& text, Number number) {
   } else if constexpr (kIsSmallFloat<Number>) {
     // The fewest digits that round to the same 8 or 16 bits; 9 always do.
     const auto wide = static_cast<float>(number);
+    if (wide == std::trunc(wide) && std::abs(wide) < 1e6f) {  // 65504, not 6.55e+04
+      text.append(buffer, std::to_chars(buffer, end, wide, std::chars_format::fixed).ptr);
+      return;
+    }
     for (int digits = 1; digits <= 9; ++digits) {
       char* stop = std::to_chars(buffer, end, wide, std::chars_format::general, digits).ptr;
       float back = 0;

@@ -222,7 +222,7 @@ class Verifier {
                                      ? fmt::format(" of length {}", *declared[i].N())
                                      : std::string();
       report("{}: argument `{}` is {}, expected {}{}", name, declared[i].name(),
-             std::visit(Describe{}, argument.data()), declared[i].real_type()->str(), length);
+             std::visit(Describe{}, argument.data()), declared[i].type()->str(), length);
     }
     const size_t fixed = node.schema()->returns().size();
     const size_t count = node.outputs().size();
