@@ -14,6 +14,7 @@ import argparse
 import concurrent.futures
 import copy
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ import pathlib
 import sys
 import time
 import traceback
+import typing
 import warnings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -31,6 +33,14 @@ import torch  # noqa: E402  (after the environment that its users read)
 from safetensors.torch import save_file  # noqa: E402
 
 import models  # noqa: E402
+
+
+class Row(typing.NamedTuple):
+    """What became of one case."""
+
+    name: str
+    seconds: float
+    error: str
 
 
 def stamp_of(family: str) -> str:
@@ -71,54 +81,81 @@ def export(case: models.Case, stamp: str, folder: pathlib.Path) -> None:
     (folder / f"{case.name}.json").write_text(json.dumps(facts, indent=1))
 
 
-def current(case: models.Case, stamp: str, folder: pathlib.Path) -> bool:
+def current(name: str, stamp: str, folder: pathlib.Path) -> bool:
     try:
-        return json.loads((folder / f"{case.name}.json").read_text())["stamp"] == stamp
+        return json.loads((folder / f"{name}.json").read_text())["stamp"] == stamp
     except (OSError, ValueError, KeyError):
         return False
 
 
-def export_family(family: str, part: int, parts: int, folder: pathlib.Path, only: str | None) -> list[tuple[str, float, str]]:
-    """Exports every `parts`-th case of a family; returns (name, seconds, error) of those that were not current."""
+def export_family(family: str, part: int, parts: int, folder: pathlib.Path, only: str) -> list[Row]:
+    """Exports what is not current of every `parts`-th case of a family."""
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    stamp, done = stamp_of(family), []
+    stamp, rows = stamp_of(family), []
     for case in models.family(family)[part::parts]:
-        if (only and only not in case.name) or current(case, stamp, folder):
+        if only not in case.name:
             continue
-        (folder / f"{case.name}.json").unlink(missing_ok=True)
         start, error = time.monotonic(), ""
-        try:
-            export(case, stamp, folder)
-        except Exception:
-            error = traceback.format_exc()
-        done.append((case.name, time.monotonic() - start, error))
-    return done
+        if not current(case.name, stamp, folder):
+            (folder / f"{case.name}.json").unlink(missing_ok=True)
+            try:
+                export(case, stamp, folder)
+            except Exception:
+                error = traceback.format_exc()
+        rows.append(Row(case.name, time.monotonic() - start, error))
+    return rows
 
 
-def export_all(folder: pathlib.Path, only: str | None = None, jobs: int = 2) -> list[tuple[str, float, str]]:
-    """Exports what is not current; one process a family and part, because importing the zoos takes seconds."""
+def export_all(folder: pathlib.Path, only: str = "", jobs: int = 2) -> list[Row]:
+    """Exports what is not current; the result has one row a case, in a fixed order.
+
+    Importing the zoos takes seconds, so a family gets two processes, and none when its index says that all its files are current.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    context = torch.multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(jobs, context) as pool:
-        futures = [pool.submit(export_family, family, part, 2, folder, only) for family in models.FAMILIES for part in range(2)]
-        return [row for future in futures for row in future.result()]
+    stamps = {family: stamp_of(family) for family in models.FAMILIES}
+    futures, rows = {}, []
+    with concurrent.futures.ProcessPoolExecutor(jobs, torch.multiprocessing.get_context("spawn")) as pool:
+        for family, stamp in stamps.items():
+            if index_of(family, stamp, folder) is None:
+                futures[family] = [pool.submit(export_family, family, part, 2, folder, only) for part in range(2)]
+    for family, stamp in stamps.items():
+        if family not in futures:
+            rows += [Row(name, 0.0, "") for name in index_of(family, stamp, folder) if only in name]
+            continue
+        halves = [future.result() for future in futures[family]]
+        done = [row for pair in itertools.zip_longest(*halves) for row in pair if row]
+        rows += done
+        if not only and not any(row.error for row in done):
+            index = {"stamp": stamp, "names": [row.name for row in done]}
+            (folder / f"index.{family}.json").write_text(json.dumps(index))
+    return rows
+
+
+def index_of(family: str, stamp: str, folder: pathlib.Path) -> list[str] | None:
+    """The names of a family's cases where all their files are current."""
+    try:
+        index = json.loads((folder / f"index.{family}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    good = index["stamp"] == stamp and all(current(name, stamp, folder) for name in index["names"])
+    return index["names"] if good else None
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--only", help="cases whose name contains this")
-    parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at a time")
     options = parser.parse_args()
     start = time.monotonic()
     rows = export_all(options.folder, options.only, options.jobs)
-    failed = [row for row in rows if row[2]]
-    for name, _, error in failed:
-        print(f"{name}: {error}", file=sys.stderr)
-    for name, seconds, _ in sorted(rows, key=lambda row: -row[1])[:10]:
-        print(f"{seconds:6.1f} s  {name}")
-    print(f"{len(rows) - len(failed)} exported, {len(failed)} failed, {time.monotonic() - start:.0f} s in all")
+    failed = [row for row in rows if row.error]
+    for row in failed:
+        print(f"{row.name}: {row.error}", file=sys.stderr)
+    for row in sorted(rows, key=lambda row: -row.seconds)[:10]:
+        print(f"{row.seconds:6.1f} s  {row.name}")
+    print(f"{len(rows) - len(failed)} networks ready, {len(failed)} failed, {time.monotonic() - start:.0f} s in all")
     return 1 if failed else 0
 
 

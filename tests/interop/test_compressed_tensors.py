@@ -1,0 +1,130 @@
+"""The compressed-tensors library decodes what Lathe packs into .safetensors, to the weights that Lathe's .pt2 computes with."""
+
+import json
+import pathlib
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import judge
+import models.torchvision_models  # noqa: F401  (lets transformers, which the library needs, import beside a CPU torch)
+from lathe_driver import lathe, needs_lathe
+from models import own_models, randomise
+
+pytestmark = needs_lathe
+
+
+def linear_network():
+    return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 48), nn.ReLU(), nn.Linear(48, 10))
+
+
+def convolutional_network():
+    return own_models.ResNet20("B")
+
+
+SUBJECTS = {"linear": (linear_network, (8, 64)), "convolutional": (convolutional_network, (4, 3, 32, 32))}
+
+
+@pytest.fixture(scope="session")
+def subjects(tmp_path_factory):
+    """{name: (network, inputs, path of its export)}."""
+    folder, made = tmp_path_factory.mktemp("subjects"), {}
+    for name, (make, sizes) in SUBJECTS.items():
+        torch.manual_seed(len(name))
+        network, inputs = make(), torch.randn(sizes)
+        randomise(network)
+        network.eval()
+        torch.export.save(torch.export.export(network, (inputs,), strict=False), folder / f"{name}.pt2")
+        made[name] = network, inputs, folder / f"{name}.pt2"
+    return made
+
+
+def folder_of(written: pathlib.Path) -> pathlib.Path:
+    """The folder that the library reads: what Lathe wrote, or one made of a single file that carries its configuration."""
+    if written.is_dir():
+        return written
+    if (written.parent / "config.json").exists():
+        return written.parent
+    with safe_open(written, framework="pt") as file:
+        metadata = file.metadata() or {}
+    assert "quantization_config" in metadata, f"{written} says nothing of its encoding: {sorted(metadata)}"
+    folder = written.parent / f"{written.stem}.folder"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"quantization_config": json.loads(metadata["quantization_config"])}))
+    save_file(load_file(written), folder / "model.safetensors", metadata)
+    return folder
+
+
+def shapes_of(folder: pathlib.Path) -> dict[str, list[int]]:
+    """The library packs matrices; the shapes of convolutions stand in the file's metadata."""
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        return json.loads((file.metadata() or {}).get("lathe.shapes", "{}"))
+
+
+def decoded(folder: pathlib.Path, out: pathlib.Path) -> dict[str, torch.Tensor]:
+    """The dense weights, by the library's own converter."""
+    from compressed_tensors.entrypoints.convert import CompressedTensorsDequantizer, convert_checkpoint
+
+    convert_checkpoint(str(folder), str(out), CompressedTensorsDequantizer(str(folder), dtype=torch.float32), max_workers=1, device="cpu")
+    shapes = shapes_of(folder)
+    return {name: tensor.reshape(shapes[name]) if name in shapes else tensor
+            for name, tensor in load_file(out / "model.safetensors").items()}
+
+
+def outputs_with(network, weights, inputs):
+    missing, unexpected = network.load_state_dict(weights, strict=False)
+    assert not unexpected and not [name for name in missing if "num_batches" not in name], (missing, unexpected)
+    with torch.no_grad():
+        return network(inputs)
+
+
+@pytest.mark.parametrize("subject, options, levels", [
+    ("linear", "bits=8", 256),
+    ("linear", "bits=4,granularity=tensor", 16),
+    ("linear", "bits=4,grid=affine", 16),
+    ("linear", "bits=4,granularity=group:16", 16),
+    ("linear", "bits=4,grid=affine,granularity=group:16", 16),
+    ("linear", "bits=2,grid=affine,granularity=group:8", 4),
+    ("linear", "bits=3", 8),
+    ("linear", "bits=5,grid=affine,granularity=tensor", 32),
+    ("linear", "bits=6,grid=affine", 64),
+    ("linear", "bits=7,granularity=group:16", 128),
+    ("convolutional", "bits=4", 16),
+    ("convolutional", "bits=8,grid=affine", 256),
+    ("convolutional", "bits=3,grid=affine", 8),
+])
+def test_the_library_decodes_the_weights_that_the_program_uses(subjects, tmp_path, subject, options, levels):
+    network, inputs, path = subjects[subject]
+    pt2, packed = tmp_path / "model.pt2", tmp_path / "model.safetensors"
+    outcome = lathe("apply", f"quantize.weights{{{options}}}", path, "-o", pt2, "-o", packed)
+    assert not outcome.problem, outcome.problem
+    weights = decoded(folder_of(packed), tmp_path / "dense")
+    original = dict(network.state_dict())
+    changed = [name for name in original if name in weights and weights[name].dim() > 1]
+    for name in changed:
+        found, wanted = weights[name], original[name]
+        assert found.shape == wanted.shape, name
+        assert len(found.unique()) <= levels * max(1, found.numel() // 4), name
+        assert judge.distance(found, wanted) <= 1.5 / (levels - 1) + 1e-6, f"{name} is further than a rounding from the original"
+    assert any(not weights[name].equal(original[name]) for name in changed), "nothing was quantized: no test of anything"
+    torch.manual_seed(0)
+    fresh = SUBJECTS[subject][0]().eval()
+    with torch.no_grad():
+        program = torch.export.load(pt2).module()(inputs)
+    gap = judge.distance(outputs_with(fresh, weights, inputs), program)
+    assert gap <= judge.TOLERANCE, f"the packed file's weights give outputs {gap:.2g} away from the program's"
+
+
+def test_pruned_weights_stay_zero_in_the_packed_file(subjects, tmp_path):
+    network, inputs, path = subjects["linear"]
+    packed = tmp_path / "model.safetensors"
+    outcome = lathe("apply", "prune.magnitude{sparsity=0.5,scope=tensor},quantize.weights{bits=4}", path, "-o", packed)
+    assert not outcome.problem, outcome.problem
+    weights = decoded(folder_of(packed), tmp_path / "dense")
+    for name, wanted in network.state_dict().items():
+        if wanted.dim() > 1:
+            pruned = wanted.abs() <= wanted.abs().flatten().kthvalue(wanted.numel() // 2).values
+            assert not weights[name][pruned].any(), name
