@@ -7,6 +7,7 @@
 #include "compress/io/pt2_types.h"
 
 #include <ATen/core/function_schema.h>
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -20,18 +21,22 @@ using nlohmann::json;
 // Checks that exporters leave in a program; they compute nothing, and pin sizes and dtypes that
 // compression changes.
 bool is_check(const std::string& op) {
-  static const std::set<std::string> kChecks = {
-      "_assert_tensor_metadata", "_assert_scalar",         "_assert_async",
-      "sym_constrain_range",     "sym_constrain_range_for_size"};
+  static const std::set<std::string> kChecks = {"_assert_tensor_metadata", "_assert_scalar",
+                                                "_assert_async", "sym_constrain_range",
+                                                "sym_constrain_range_for_size"};
   return op.starts_with("aten::") && kChecks.contains(base_name(op));
 }
 
 // Higher-order operators that run one subgraph as it is.
 bool is_wrapper(const std::string& name) {
-  static const std::set<std::string> kWrappers = {
-      "wrap",          "wrap_with_set_grad_enabled", "wrap_with_autocast",
-      "hints_wrapper", "tag_activation_checkpoint",  "wrap_activation_checkpoint",
-      "strict_mode",   "invoke_subgraph"};
+  static const std::set<std::string> kWrappers = {"wrap",
+                                                  "wrap_with_set_grad_enabled",
+                                                  "wrap_with_autocast",
+                                                  "hints_wrapper",
+                                                  "tag_activation_checkpoint",
+                                                  "wrap_activation_checkpoint",
+                                                  "strict_mode",
+                                                  "invoke_subgraph"};
   return kWrappers.contains(name);
 }
 
@@ -112,7 +117,8 @@ bool is_symbolic_list(const std::string& kind) {
          kind == "as_optional_tensors";
 }
 
-Error unsupported(const JsonCursor& place, const std::string& message, const std::string& hint = {}) {
+Error unsupported(const JsonCursor& place, const std::string& message,
+                  const std::string& hint = {}) {
   return Error(ErrorCode::kUnsupported, message, place.where(), hint);
 }
 
@@ -236,9 +242,10 @@ std::vector<Argument> GraphReader::read_foreign_arguments(const JsonCursor& node
   call["list"] = outputs.size() == 1 && outputs[0].contains("as_tensors");
   const std::string key = fmt::format("{}/{}", op, arguments.size());
   if (foreign_.contains(key) && foreign_[key] != call) {
-    throw unsupported(node, fmt::format("calls of `{}`, which this process does not know, differ in "
-                                        "the names of their arguments",
-                                        op));
+    throw unsupported(node,
+                      fmt::format("calls of `{}`, which this process does not know, differ in "
+                                  "the names of their arguments",
+                                  op));
   }
   foreign_[key] = std::move(call);
   return arguments;
@@ -273,7 +280,8 @@ std::vector<Argument> GraphReader::read_arguments(const JsonCursor& node, const 
   }
 }
 
-GraphReader::Outputs GraphReader::read_outputs(const JsonCursor& node, const std::string& op) const {
+GraphReader::Outputs GraphReader::read_outputs(const JsonCursor& node,
+                                               const std::string& op) const {
   Outputs outputs;
   const c10::FunctionSchema* schema = find_schema(op);
   const auto add_symbol = [&](const JsonCursor& value, ValueKind kind) {
@@ -311,11 +319,10 @@ GraphReader::Outputs GraphReader::read_outputs(const JsonCursor& node, const std
   return outputs;
 }
 
-void GraphReader::append_call(const JsonCursor& graph, const JsonCursor& node, const std::string& op,
-                              Scope& scope) {
+void GraphReader::append_call(const JsonCursor& graph, const JsonCursor& node,
+                              const std::string& op, Scope& scope) {
   const Outputs outputs = read_outputs(node, op);
-  Node* added =
-      model_.graph().insert_raw(nullptr, op, read_arguments(node, op, scope), outputs);
+  Node* added = model_.graph().insert_raw(nullptr, op, read_arguments(node, op, scope), outputs);
   added->module_path = read_module_path(node);
   for (size_t i = 0; i < outputs.size(); ++i) {
     Value* value = added->outputs()[i];
@@ -331,8 +338,8 @@ void GraphReader::call_subgraph(const JsonCursor& subgraph, const std::vector<Ar
                                 std::vector<Argument>& results) {
   const std::vector<JsonCursor> inputs = subgraph["inputs"].elements();
   if (inputs.size() != operands.size()) {
-    subgraph.fail(fmt::format("{} inputs, but the call has {} operands", inputs.size(),
-                              operands.size()));
+    subgraph.fail(
+        fmt::format("{} inputs, but the call has {} operands", inputs.size(), operands.size()));
   }
   Scope scope;
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -375,13 +382,14 @@ void GraphReader::inline_subgraph(const JsonCursor& graph, const JsonCursor& nod
   }
   if (!subgraph) node.fail(fmt::format("`{}` has no subgraph", op));
   // wrap_with_autocast(device, dtype, enabled, cache_enabled, graph, ...); strings were skipped.
-  if (op == "wrap_with_autocast" && flags.size() >= 2 && !(flags[flags.size() - 2] == Argument(false))) {
+  if (op == "wrap_with_autocast" && flags.size() >= 2 &&
+      !(flags[flags.size() - 2] == Argument(false))) {
     throw unsupported(node, "a region under autocast", "export the model without autocast");
   }
   std::vector<Argument> results;
   call_subgraph(*subgraph, operands, results);
-  const bool no_gradients = op == "wrap_with_set_grad_enabled" && !flags.empty() &&
-                            flags[0] == Argument(false);
+  const bool no_gradients =
+      op == "wrap_with_set_grad_enabled" && !flags.empty() && flags[0] == Argument(false);
   size_t next = 0;
   const auto bind = [&](const std::string& name) {
     if (next >= results.size()) node.fail("more outputs than the subgraph has");
@@ -390,8 +398,7 @@ void GraphReader::inline_subgraph(const JsonCursor& graph, const JsonCursor& nod
     const bool differentiable = value != nullptr && value->kind() == ValueKind::kTensor &&
                                 value->type.dtype && c10::isFloatingType(*value->type.dtype);
     if (no_gradients && differentiable) {
-      Node* detach =
-          model_.graph().append({"aten::detach", {value}, {}, name, 1, path});
+      Node* detach = model_.graph().append({"aten::detach", {value}, {}, name, 1, path});
       detach->output()->type = value->type;
       result = Argument(detach->output());
     }

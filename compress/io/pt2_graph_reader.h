@@ -16,8 +16,8 @@ namespace compress::pt2 {
 /// What the names of one (sub)graph stand for.
 using Scope = std::unordered_map<std::string, Argument>;
 
-/// The operator that a target string calls: `aten::conv2d`, `aten::add.Tensor`, `scalar::mul`. Empty
-/// if it is neither an operator of the dispatcher nor arithmetic on sizes.
+/// The operator that a target string calls: `aten::conv2d`, `aten::add.Tensor`, `scalar::mul`.
+/// Empty if it is neither an operator of the dispatcher nor arithmetic on sizes.
 std::string read_target(const std::string& target);
 
 /// The target string of one of our operators; empty if Python has none.

@@ -119,7 +119,7 @@ std::vector<JsonCursor> JsonCursor::elements() const {
   if (!value_->is_array()) expected("an array");
   std::vector<JsonCursor> elements;
   elements.reserve(value_->size());
-  for (const json& element : *value_) elements.push_back({document_, &element});
+  for (const nlohmann::json& element : *value_) elements.push_back({document_, &element});
   return elements;
 }
 

@@ -98,10 +98,10 @@ void check_version(const JsonCursor& program) {
   const JsonCursor version = program["schema_version"];
   const int64_t major = version["major"].integer();
   if (major < kOldestMajor || major > kNewestMajor) {
-    throw Error(ErrorCode::kUnsupported,
-                fmt::format("schema version {}, known are {} to {}", major, kOldestMajor,
-                            kNewestMajor),
-                version.where(), "export the model again with torch 2.5 or later");
+    throw Error(
+        ErrorCode::kUnsupported,
+        fmt::format("schema version {}, known are {} to {}", major, kOldestMajor, kNewestMajor),
+        version.where(), "export the model again with torch 2.5 or later");
   }
 }
 
@@ -109,8 +109,11 @@ void check_version(const JsonCursor& program) {
 class ProgramReader {
  public:
   ProgramReader(const JsonCursor& program, const Archive& archive)
-      : program_(program), module_(program["graph_module"]), graph_(module_["graph"]),
-        archive_(archive), reader_(model_) {}
+      : program_(program),
+        module_(program["graph_module"]),
+        graph_(module_["graph"]),
+        archive_(archive),
+        reader_(model_) {}
 
   Model read() {
     read_inputs();
@@ -158,8 +161,8 @@ void ProgramReader::read_inputs() {
       add_tensor(body, "tensor_constant_name", TensorRole::kConstant, archive_.constants);
     } else if (kind == "custom_obj" || kind == "token") {
       throw Error(ErrorCode::kUnsupported,
-                  fmt::format("the program takes a {}", kind == "token" ? "token of effects"
-                                                                        : "custom C++ object"),
+                  fmt::format("the program takes a {}",
+                              kind == "token" ? "token of effects" : "custom C++ object"),
                   spec.where());
     } else if (kind != "user_input" && kind != "constant_input") {
       spec.fail(fmt::format("`{}` is no kind of input", kind));
@@ -220,8 +223,8 @@ void ProgramReader::add_tensor(const JsonCursor& spec, const char* name_key, Ten
   }
   if (role == TensorRole::kParameter && c10::isFloatingType(tensor.scalar_type())) {
     const JsonCursor values = graph_["tensor_values"];
-    const bool known = values.has(placeholder.c_str()) &&
-                       values[placeholder.c_str()].has("requires_grad");
+    const bool known =
+        values.has(placeholder.c_str()) && values[placeholder.c_str()].has("requires_grad");
     tensor.set_requires_grad(!known || values[placeholder.c_str()]["requires_grad"].boolean());
   }
   Value* value = model_.add_tensor(name, tensor, role);

@@ -4,31 +4,18 @@
 #include "compress/io/pt2_weights.h"
 
 #include "compress/error.h"
-#include "compress/io/pickle.h"
 #include "compress/io/pt2_types.h"
+#include "compress/io/torch_file.h"
 
 #include <c10/core/Storage.h>
 
 #include <fmt/format.h>
-
-#include <algorithm>
 
 namespace compress::pt2 {
 namespace {
 
 bool can_require_grad(c10::ScalarType dtype) {
   return c10::isFloatingType(dtype) || c10::isComplexType(dtype);
-}
-
-// The part in front of `/data.pkl` of a checkpoint's entries.
-std::string checkpoint_root(const ZipReader& zip) {
-  constexpr std::string_view kPickle = "data.pkl";
-  for (const ZipEntry& entry : zip.entries()) {
-    if (!std::string_view(entry.name).ends_with(kPickle)) continue;
-    return entry.name.substr(0, entry.name.size() - kPickle.size());
-  }
-  throw Error(ErrorCode::kBadFile, "no data.pkl inside, expected a file of torch.save",
-              zip.file()->name());
 }
 
 }  // namespace
@@ -58,34 +45,25 @@ void Payloads::add_config(const ZipReader& zip, const std::string& folder,
   }
 }
 
-void Payloads::add_checkpoint(const ZipReader& zip, const ZipEntry& outer) {
-  if (outer.size == 0) return;
-  const ZipReader inner(MappedFile::from_bytes(zip.read(outer), zip.where(outer)));
-  const std::string root = checkpoint_root(inner);
-  const ZipEntry& entry = inner.at(root + "data.pkl");
-  const Pickle pickle = read_pickle(inner.read(entry), inner.where(entry));
-  if (!pickle.root.is(Pickle::Kind::kDict)) {
+void Payloads::add_checkpoint(const ZipReader& zip, const ZipEntry& entry) {
+  if (entry.size == 0) return;
+  const std::string place = zip.where(entry);
+  const TorchFile file(MappedFile::from_bytes(zip.read(entry), place));
+  const Pickle& pickle = file.pickle();
+  if (!file.root().is(Pickle::Kind::kDict)) {
     throw Error(ErrorCode::kBadFile,
-                fmt::format("found {}, expected a dict of tensors", pickle.describe(pickle.root)),
-                inner.where(entry));
+                fmt::format("found {}, expected a dict of tensors", pickle.describe(file.root())),
+                place);
   }
-  std::map<std::string, at::Storage> storages;
-  const std::vector<PickleValue>& items = pickle.items(pickle.root);
+  const std::vector<PickleValue>& items = pickle.items(file.root());
   for (size_t i = 0; i + 1 < items.size(); i += 2) {
     if (!items[i].is(Pickle::Kind::kString)) continue;
-    const std::string name(pickle.text(items[i]));
-    if (!items[i + 1].is(Pickle::Kind::kTensor)) {
-      tensors_[name] = {{}, fmt::format("is {}, not a tensor", pickle.describe(items[i + 1]))};
-      continue;
+    Payload& payload = tensors_[std::string(pickle.text(items[i]))];
+    if (items[i + 1].is(Pickle::Kind::kTensor)) {
+      payload = {file.tensor(items[i + 1]), {}};
+    } else {
+      payload = {{}, fmt::format("is {}, not a tensor", pickle.describe(items[i + 1]))};
     }
-    const PickleTensor& stored = pickle.tensor(items[i + 1]);
-    const PickleStorage& place = pickle.storages[stored.storage];
-    auto storage = storages.find(place.key);
-    if (storage == storages.end()) {
-      const ZipEntry& data = inner.at(root + "data/" + place.key);
-      storage = storages.emplace(place.key, inner.storage(data)).first;
-    }
-    tensors_[name] = {view_storage(storage->second, stored.view, inner.where(entry)), {}};
   }
 }
 
