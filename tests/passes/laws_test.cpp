@@ -1,0 +1,134 @@
+// What holds for every pass of the registry, whatever it does.
+
+#include "compress/graph/digest.h"
+#include "compress/graph/text.h"
+#include "compress/schema.h"
+#include "compress/weight.h"
+#include "tests/support/models.h"
+#include "tests/support/pass_fixture.h"
+#include "tests/support/paths.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <gmock/gmock.h>
+
+#include <filesystem>
+
+namespace compress {
+namespace {
+
+// A convolution with a batch norm and a linear layer: something to do for any pass of weights.
+constexpr const char* kNetwork = R"(
+input x : f32[batch,4,6,6]
+parameter conv.weight : f32[8,4,3,3]
+parameter bn.weight : f32[8]
+parameter bn.bias : f32[8]
+buffer bn.running_mean : f32[8] = [0, 0.5, -1, 0, 2, 1, 0, -0.5]
+buffer bn.running_var : f32[8] = [1, 2, 0.5, 1, 1, 3, 1, 0.25]
+parameter fc.weight : f32[16,8]
+parameter fc.bias : f32[16]
+conv2d = aten::conv2d(x, conv.weight, none, [1, 1], [1, 1], [1, 1], 1) : f32[batch,8,6,6] @ conv
+batch_norm = aten::batch_norm(conv2d, bn.weight, bn.bias, bn.running_mean, bn.running_var, false, 0.1, 0.00001, true) : f32[batch,8,6,6] @ bn
+relu = aten::relu(batch_norm) : f32[batch,8,6,6]
+mean = aten::mean.dim(relu, [2, 3]) : f32[batch,8]
+linear = aten::linear(mean, fc.weight, fc.bias) : f32[batch,16] @ fc
+return output = linear
+)";
+
+Model network() { return testing::parse_filled(kNetwork); }
+
+class PassLaw : public ::testing::TestWithParam<std::string> {
+ protected:
+  const Pass& pass() const { return testing::passes().at(GetParam()); }
+  std::filesystem::path beside(const std::string& folder, const std::string& ending) const {
+    return testing::source_dir() / folder / (pass_path(pass()) + ending);
+  }
+  // Runs the smallest recipe of the pass on the network, with all checks of the manager.
+  RunResult run_recipe_file(Model& model) const {
+    RunOptions options;
+    options.verify = true;
+    options.calibration = [](const auto& consume) { consume({at::ones({2, 4, 6, 6})}); };
+    return run_recipe(load_recipe(beside("recipes", ".json").string(), testing::passes()), model,
+                      options);
+  }
+};
+
+TEST_P(PassLaw, HasSourceTestRecipeAndPage) {
+  EXPECT_TRUE(std::filesystem::exists(beside("passes", ".cpp")));
+  EXPECT_TRUE(std::filesystem::exists(beside("tests/passes", "_test.cpp")));
+  EXPECT_TRUE(std::filesystem::exists(beside("recipes", ".json")));
+  EXPECT_TRUE(std::filesystem::exists(beside("docs/passes", ".md")));
+}
+
+TEST_P(PassLaw, DescribesItselfAndEachOption) {
+  EXPECT_FALSE(pass().info().summary.empty());
+  EXPECT_NE(pass().info().summary.back(), '.');
+  for (const Field& field : pass().default_options()->fields()) {
+    EXPECT_EQ(field.help.substr(field.help.size() - 1), ".") << field.name;
+  }
+}
+
+TEST_P(PassLaw, AcceptsItsDefaults) {
+  const std::unique_ptr<AnyOptions> defaults = pass().default_options(), read = defaults->clone();
+  Problems problems;
+  read_options(write_options(*defaults, *defaults), "", *read, problems);
+  EXPECT_NO_THROW(problems.throw_if_any());
+}
+
+TEST_P(PassLaw, PrintsAndReadsItsRecipeStably) {
+  const Recipe recipe = load_recipe(beside("recipes", ".json").string(), testing::passes());
+  const std::string text = print_recipe(recipe), line = print_recipe_line(recipe);
+  EXPECT_EQ(print_recipe(read_recipe(parse_recipe_source(text), testing::passes())), text);
+  EXPECT_EQ(print_recipe_line(testing::recipe_of(line)), line);
+}
+
+TEST_P(PassLaw, DoesSomethingAndKeepsItsPromises) {
+  Model model = network();
+  const RunResult result = run_recipe_file(model);
+  EXPECT_NE(result.input_digest, result.output_digest);
+}
+
+TEST_P(PassLaw, GivesTheSameBytesWhateverTheNumberOfThreads) {
+  Model one = network(), three = network();
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  run_recipe_file(one);
+  at::set_num_threads(3);
+  run_recipe_file(three);
+  at::set_num_threads(threads);
+  EXPECT_EQ(model_digest(one), model_digest(three));
+  EXPECT_EQ(one.metadata, three.metadata);
+}
+
+TEST_P(PassLaw, RefusesASelectorWithoutAMatch) {
+  const std::unique_ptr<AnyOptions> options = pass().default_options();
+  for (const Field& field : options->fields()) {
+    if (field.selector() == nullptr) continue;
+    Model model = network();
+    const std::string before = model_digest(model);
+    EXPECT_THAT(testing::refusal(GetParam() + "{" + field.name + "=no.such.layer}", model),
+                ::testing::HasSubstr("selects none of the model's 2 weights"));
+    EXPECT_EQ(model_digest(model), before);
+  }
+}
+
+TEST_P(PassLaw, DoesNothingWhenNoEditIsAllowed) {
+  Model model = network();
+  RunOptions options;
+  options.limits = {{GetParam(), 0}};
+  const RunResult result = testing::run_passes(GetParam(), model, options);
+  EXPECT_EQ(result.input_digest, result.output_digest);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, PassLaw, ::testing::ValuesIn(testing::passes().ids()),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           for (char& c : name) {
+                             if (c == '.') c = '_';
+                           }
+                           return name;
+                         });
+
+}  // namespace
+}  // namespace compress
