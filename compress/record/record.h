@@ -19,7 +19,7 @@ namespace compress {
 
 struct RecordOptions {
   /// Names of the graph's inputs; those without a name are called `input`, `input_1`, ...
-  std::vector<std::string> input_names;
+  std::vector<std::string> input_names = {};
   /// Frees the leading dimension of the inputs where the result provably agrees (see
   /// `generalize_batch`); otherwise a note says why not.
   bool dynamic_batch = true;
@@ -73,12 +73,16 @@ template <class Module>
 Model record(Module& module, const std::vector<at::Tensor>& inputs,
              const RecordOptions& options = {}) {
   std::vector<NamedTensor> tensors;
-  for (const auto& item : module.named_parameters()) {
-    tensors.push_back({item.key(), item.value(), TensorRole::kParameter, {}});
-  }
-  for (const auto& item : module.named_buffers()) {
-    tensors.push_back({item.key(), item.value(), TensorRole::kBuffer, {}});
-  }
+  const auto add = [&](const auto& items, TensorRole role) {
+    for (const auto& item : items) {
+      NamedTensor& tensor = tensors.emplace_back();
+      tensor.name = item.key();
+      tensor.tensor = item.value();
+      tensor.role = role;
+    }
+  };
+  add(module.named_parameters(), TensorRole::kParameter);
+  add(module.named_buffers(), TensorRole::kBuffer);
   const auto forward = [&](const std::vector<at::Tensor>& arguments) {
     std::vector<at::Tensor> outputs;
     const bool ran =
