@@ -8,6 +8,7 @@ import lathe_driver
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "lathe"
 MODELS = pathlib.Path(os.environ.get("LATHE_INTEROP_MODELS") or CACHE / "interop-models")
 _rows = None
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here downloads, and a look-up would cost seconds
 
 
 def exported():
