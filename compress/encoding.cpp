@@ -3,8 +3,6 @@
 #include "compress/encoding_bits.h"
 #include "compress/error.h"
 
-#include <ATen/ATen.h>
-
 #include <functional>
 #include <numeric>
 

@@ -3,7 +3,9 @@
 #include "compress/encoding_bits.h"
 #include "compress/error.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
 
 #include <fmt/format.h>
 

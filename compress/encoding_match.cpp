@@ -5,7 +5,9 @@
 #include "compress/encoding_bits.h"
 #include "compress/encoding_graph.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
 
 #include <algorithm>
 #include <initializer_list>

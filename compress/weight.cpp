@@ -2,9 +2,9 @@
 
 #include "compress/encoding_graph.h"
 #include "compress/error.h"
+#include "compress/graph/dtype_names.h"
 #include "compress/graph/interpreter.h"
 
-#include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
 #include <fmt/format.h>
@@ -138,15 +138,21 @@ std::string Weight::encoding() const {
   if (quantized_) {
     text = fmt::format("{}int{}", quantized_->symmetric() ? "" : "u", quantized_->bits);
     if (quantized_->groups() > 1) {
-      text += fmt::format(" group {}", quantized_->group_size);
+      text += fmt::format(" group:{}", quantized_->group_size);
     } else {
       text += quantized_->scale.size(0) > 1 || sizes_[quantized_->channel_dim] == 1 ? " channel"
                                                                                     : " tensor";
     }
   } else {
-    text = stored_ ? std::string(c10::toString(dtype_)) : "computed";
+    text = stored_ ? std::string(dtype_name(dtype_)) : "computed";
   }
   return mask_value_ ? text + " mask" : text;
+}
+
+std::vector<std::string> Weight::sources() const {
+  std::vector<std::string> names;
+  for (const Value* value : tensors_behind(value_)) names.push_back(value->name());
+  return names;
 }
 
 int64_t Weight::bits_on_disk() const {

@@ -65,9 +65,11 @@ class Weight {
   /// The weight that the layers see, as a tensor without gradient; shares memory with the model
   /// if nothing has to be computed.
   at::Tensor effective() const;
-  /// What it is made of, for tables: `f32`, `f32 mask`, `int4 group 128`, `uint4 channel`,
+  /// What it is made of, for tables: `f32`, `f32 mask`, `int4 group:128`, `uint4 channel`,
   /// `computed`.
   std::string encoding() const;
+  /// The names of all tensors that it is computed from; constants that decodings share included.
+  std::vector<std::string> sources() const;
   /// Bits of all tensors that it is computed from, as they are stored.
   int64_t bits_on_disk() const;
 

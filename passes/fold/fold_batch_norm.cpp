@@ -1,6 +1,6 @@
 #include "passes/fold/fold_batch_norm.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
 
 #include <vector>
 

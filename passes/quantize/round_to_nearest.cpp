@@ -7,8 +7,11 @@
 #include "compress/error.h"
 #include "compress/multiversion.h"
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/isinf.h>
+#include <ATen/ops/isnan.h>
 
 #include <fmt/format.h>
 

@@ -5,7 +5,10 @@
 #include "compress/error.h"
 #include "passes/quantize/round_to_nearest.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 
 #include <algorithm>
 #include <cfloat>

@@ -108,7 +108,7 @@ TEST(WeightMask, IsANodeInFrontOfTheLayer) {
   Model model = parse_model(kLinear);
   Weight weight = weights(model)[0];
   EXPECT_EQ(weight.set_mask(bools({0, 1, 1, 1, 1, 0, 1, 1})), 2);
-  EXPECT_EQ(weight.encoding(), "Float mask");
+  EXPECT_EQ(weight.encoding(), "f32 mask");
   const at::Tensor x = at::ones({1, 4});
   EXPECT_TRUE(at::equal(model.forward({x})[0], at::tensor({-3.f, 6.f}).view({1, 2})));
   EXPECT_EQ(model.graph().nodes().front().op(), "aten::mul.Tensor");

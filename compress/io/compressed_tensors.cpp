@@ -1,0 +1,252 @@
+#include "compress/io/compressed_tensors.h"
+
+#include "compress/encoding_bits.h"
+#include "compress/error.h"
+#include "compress/io/atomic_file.h"
+#include "compress/weight.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <set>
+#include <unordered_map>
+#include <unordered_set>
+
+namespace compress {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::string_view kWeight = ".weight";
+
+// Why the layout has no place for a quantized weight; empty if it has.
+std::string obstacle(const Weight& weight) {
+  const QuantizedTensor& quantized = *weight.quantized();
+  if (!weight.name().ends_with(kWeight)) return "its name does not end in `.weight`";
+  if (quantized.columns() % quantized.group_size != 0) {
+    return fmt::format("its rows of {} do not divide into groups of {}", quantized.columns(),
+                       quantized.group_size);
+  }
+  const bool one_scale = quantized.scale.size(0) == 1 && quantized.rows() > 1;
+  return one_scale && quantized.groups() > 1 ? "its rows share the scales of groups" : "";
+}
+
+// Codes with those under a mask set to zero.
+QuantizedTensor masked(const QuantizedTensor& quantized, const at::Tensor& mask) {
+  QuantizedTensor out = quantized;
+  const int64_t rows = out.rows(), columns = out.columns();
+  const at::Tensor keep = as_matrix(mask, out.channel_dim);
+  at::Tensor zero = at::full({1, 1}, out.offset(), at::kByte);
+  if (!out.symmetric()) {
+    zero = out.zero_point.repeat_interleave(out.group_size, 1).narrow(1, 0, columns);
+  }
+  const at::Tensor codes = unpack_codes(out.fields, out.bits, columns);
+  out.fields = pack_codes(at::where(keep, codes, zero.expand({rows, columns})), out.bits);
+  return out;
+}
+
+std::string strategy(const QuantizedTensor& quantized) {
+  if (quantized.groups() > 1) return "group";
+  return quantized.scale.size(0) == 1 ? "tensor" : "channel";
+}
+
+// Signed, as the library has it: int8 [1], or packed down the rows.
+at::Tensor zero_points(const QuantizedTensor& quantized) {
+  const at::Tensor zero = quantized.zero_point;
+  if (strategy(quantized) == "tensor") {
+    return (zero.to(at::kInt) - quantized.offset()).to(at::kChar).view({1});
+  }
+  return pack_words(zero.t(), quantized.bits).t().contiguous();
+}
+
+Json scheme_of(const QuantizedTensor& quantized) {
+  const std::string how = strategy(quantized);
+  Json scheme;
+  scheme["num_bits"] = quantized.bits;
+  scheme["type"] = "int";
+  scheme["symmetric"] = quantized.symmetric();
+  scheme["strategy"] = how;
+  scheme["group_size"] = how == "group" ? Json(quantized.group_size) : Json(nullptr);
+  scheme["dynamic"] = false;
+  return scheme;
+}
+
+// One group of layers for each scheme, in the order in which they come.
+Json configuration(const std::vector<std::pair<std::string, Json>>& layers,
+                   const std::vector<std::string>& dense) {
+  std::vector<std::pair<Json, Json>> groups;  // scheme, targets
+  for (const auto& [module, scheme] : layers) {
+    auto group = std::find_if(groups.begin(), groups.end(),
+                              [&, &wanted = scheme](const auto& g) { return g.first == wanted; });
+    if (group == groups.end()) group = groups.insert(groups.end(), {scheme, Json::array()});
+    group->second.push_back(module);
+  }
+  Json config;
+  config["quant_method"] = "compressed-tensors";
+  config["format"] = "pack-quantized";
+  config["quantization_status"] = "compressed";
+  config["kv_cache_scheme"] = nullptr;
+  config["global_compression_ratio"] = nullptr;
+  config["ignore"] = dense;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    Json& group = config["config_groups"][fmt::format("group_{}", i)];
+    group["targets"] = groups[i].second;
+    group["weights"] = groups[i].first;
+    group["input_activations"] = nullptr;
+    group["output_activations"] = nullptr;
+    group["format"] = "pack-quantized";
+  }
+  return config;
+}
+
+void append_packed(const std::string& module, const QuantizedTensor& quantized,
+                   NamedTensors& tensors) {
+  const int64_t rows = quantized.rows(), columns = quantized.columns();
+  const at::Tensor codes = unpack_codes(quantized.fields, quantized.bits, columns);
+  const at::Tensor scale =
+      strategy(quantized) == "tensor" ? quantized.scale.view({1}) : quantized.scale;
+  tensors.emplace_back(module + ".weight_packed", pack_words(codes, quantized.bits));
+  tensors.emplace_back(module + ".weight_shape", at::tensor({rows, columns}, at::kLong));
+  tensors.emplace_back(module + ".weight_scale", scale);
+  if (!quantized.symmetric()) {
+    tensors.emplace_back(module + ".weight_zero_point", zero_points(quantized));
+  }
+}
+
+}  // namespace
+
+at::Tensor pack_words(const at::Tensor& codes, int bits) {
+  const at::Tensor matrix = codes.contiguous();
+  const int64_t rows = matrix.size(0), columns = matrix.size(1);
+  const int64_t words = (columns * bits + 31) / 32;
+  at::Tensor packed = at::zeros({rows, words}, at::kInt);
+  const uint8_t* in = matrix.const_data_ptr<uint8_t>();
+  auto* out = reinterpret_cast<uint32_t*>(packed.mutable_data_ptr<int32_t>());
+  for (int64_t row = 0; row < rows; ++row) {
+    uint64_t stream = 0;
+    int filled = 0;
+    uint32_t* word = out + row * words;
+    for (int64_t column = 0; column < columns; ++column) {
+      stream |= static_cast<uint64_t>(in[row * columns + column]) << filled;
+      filled += bits;
+      if (filled < 32) continue;
+      *word++ = static_cast<uint32_t>(stream);
+      stream >>= 32;
+      filled -= 32;
+    }
+    if (filled > 0) *word = static_cast<uint32_t>(stream);
+  }
+  return packed;
+}
+
+at::Tensor unpack_words(const at::Tensor& words, int bits, int64_t columns) {
+  const at::Tensor matrix = words.contiguous();
+  const int64_t rows = matrix.size(0), stride = matrix.size(1);
+  COMPRESS_CHECK(stride == (columns * bits + 31) / 32, "words of a row");
+  at::Tensor codes = at::empty({rows, columns}, at::kByte);
+  const auto* in = reinterpret_cast<const uint32_t*>(matrix.const_data_ptr<int32_t>());
+  uint8_t* out = codes.mutable_data_ptr<uint8_t>();
+  const unsigned mask = (1u << bits) - 1;
+  for (int64_t row = 0; row < rows; ++row) {
+    uint64_t stream = 0;
+    int filled = 0;
+    const uint32_t* word = in + row * stride;
+    for (int64_t column = 0; column < columns; ++column) {
+      if (filled < bits) {
+        stream |= static_cast<uint64_t>(*word++) << filled;
+        filled += 32;
+      }
+      out[row * columns + column] = static_cast<uint8_t>(stream & mask);
+      stream >>= bits;
+      filled -= bits;
+    }
+  }
+  return codes;
+}
+
+Model for_compressed_tensors(const Model& model, std::vector<std::string>* notes) {
+  Model copy = model.clone(/*deep=*/false);
+  for (Weight& weight : weights(copy)) {
+    const at::Tensor mask = weight.mask();
+    if (!weight.is_quantized()) {
+      if (mask.defined() && weight.stored()) weight.replace(weight.effective());
+      continue;
+    }
+    const std::string reason = obstacle(weight);
+    if (!reason.empty()) {
+      if (notes) {
+        notes->push_back(
+            fmt::format("{} is written without compression, since the layout of compressed-tensors "
+                        "has no place "
+                        "for it: {}",
+                        weight.name(), reason));
+      }
+      weight.replace(weight.effective());
+    } else if (mask.defined()) {
+      weight.encode(masked(*weight.quantized(), mask));
+    }
+  }
+  return copy;
+}
+
+CompressedTensors pack_compressed_tensors(const Model& model) {
+  CompressedTensors out;
+  std::vector<std::pair<std::string, Json>> layers;
+  std::vector<std::string> dense;
+  Json shapes = Json::object(), channel_dims = Json::object();
+  std::unordered_set<std::string> encoded;  // tensors of encodings
+  for (const Weight& weight : weights(model)) {
+    const std::string module = weight.name().substr(0, weight.name().rfind('.'));
+    if (!weight.is_quantized()) {
+      if (weight.name().ends_with(kWeight)) dense.push_back(module);
+      continue;
+    }
+    const QuantizedTensor& quantized = *weight.quantized();
+    COMPRESS_CHECK(obstacle(weight).empty() && !weight.mask().defined(),
+                   "the model was prepared by for_compressed_tensors");
+    append_packed(module, quantized, out.tensors);
+    layers.emplace_back(module, scheme_of(quantized));
+    if (weight.sizes().size() != 2) shapes[weight.name()] = weight.sizes();
+    if (quantized.channel_dim != 0) channel_dims[weight.name()] = quantized.channel_dim;
+    for (const std::string& name : weight.sources()) encoded.insert(name);
+  }
+  for (const NamedTensor& named : model.tensors()) {
+    if (encoded.count(named.name) || named.role == TensorRole::kConstant) continue;
+    out.tensors.emplace_back(named.name, named.tensor);
+    for (const std::string& alias : named.aliases) out.tensors.emplace_back(alias, named.tensor);
+  }
+  if (layers.empty()) return out;
+  out.metadata["format"] = "pt";
+  out.metadata[kQuantizationConfigKey] = configuration(layers, dense).dump();
+  if (!shapes.empty()) out.metadata["lathe.shapes"] = shapes.dump();
+  if (!channel_dims.empty()) out.metadata["lathe.channel_dims"] = channel_dims.dump();
+  return out;
+}
+
+std::vector<std::string> save_compressed_tensors(const Model& model,
+                                                 const std::filesystem::path& folder) {
+  std::vector<std::string> notes;
+  const CompressedTensors packed = pack_compressed_tensors(for_compressed_tensors(model, &notes));
+  std::error_code failure;
+  std::filesystem::create_directories(folder, failure);
+  if (failure) throw Error(ErrorCode::kIo, failure.message(), folder.string());
+  Metadata metadata = packed.metadata;
+  metadata["format"] = "pt";
+  save_safetensors(folder / "model.safetensors", packed.tensors, metadata);
+  Json config = Json::object();
+  const auto found = packed.metadata.find(kQuantizationConfigKey);
+  if (found != packed.metadata.end()) config[kQuantizationConfigKey] = Json::parse(found->second);
+  write_file(folder / "config.json", config.dump(1) + "\n");
+  return notes;
+}
+
+}  // namespace compress

@@ -1,0 +1,242 @@
+// Reads packed weights back into Lathe's own encoding.
+
+#include "compress/encoding_bits.h"
+#include "compress/encoding_graph.h"
+#include "compress/error.h"
+#include "compress/io/compressed_tensors.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <regex>
+#include <unordered_map>
+
+namespace compress {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr std::string_view kPacked = ".weight_packed";
+
+[[noreturn]] void refuse(const std::string& where, std::string message,
+                         ErrorCode code = ErrorCode::kBadFile) {
+  throw Error(code, std::move(message), where);
+}
+
+Json parse(const Metadata& metadata, const char* key) {
+  const auto found = metadata.find(key);
+  if (found == metadata.end()) return Json::object();
+  Json json = Json::parse(found->second, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) refuse(key, "is not a JSON object");
+  return json;
+}
+
+struct Scheme {
+  int bits = 0;
+  bool symmetric = true;
+  std::string strategy;
+};
+
+// The file's configuration, asked for one layer at a time.
+class Configuration {
+ public:
+  explicit Configuration(const Metadata& metadata)
+      : json_(parse(metadata, kQuantizationConfigKey)) {
+    const std::string format = json_.value("format", "");
+    if (format != "pack-quantized" && format != "dense" && format != "mixed-precision") {
+      refuse(kQuantizationConfigKey, fmt::format("the format `{}` is not read", format),
+             ErrorCode::kUnsupported);
+    }
+  }
+
+  Scheme scheme(const std::string& module) const {
+    const auto groups = json_.find("config_groups");
+    if (groups == json_.end() || !groups->is_object()) refuse(module, "no group configures it");
+    const Json* general = nullptr;  // by class: every layer
+    for (const Json& group : *groups) {
+      if (!group.is_object() || !group.contains("targets")) continue;
+      for (const Json& target : group["targets"]) {
+        if (!target.is_string()) continue;
+        const auto name = target.get<std::string>();
+        if (name == module || (name.starts_with("re:") && matches(name.substr(3), module))) {
+          return read(group, module);
+        }
+        if (name == "Linear") general = &group;
+      }
+    }
+    if (general == nullptr) refuse(module, "no group of the quantization_config targets it");
+    return read(*general, module);
+  }
+
+ private:
+  static bool matches(const std::string& pattern, const std::string& module) {
+    if (pattern.size() > 256) return false;  // std::regex recurses
+    try {
+      return std::regex_search(module, std::regex(pattern), std::regex_constants::match_continuous);
+    } catch (const std::regex_error&) {
+      return false;
+    }
+  }
+
+  static Scheme read(const Json& group, const std::string& module) {
+    const auto weights = group.find("weights");
+    if (weights == group.end() || !weights->is_object()) refuse(module, "its group has no weights");
+    try {
+      Scheme scheme{weights->value("num_bits", 0), weights->value("symmetric", true),
+                    weights->value("strategy", "")};
+      if (scheme.bits < 1 || scheme.bits > 8 || weights->value("type", "int") != "int") {
+        refuse(module, "only integers of 1 to 8 bits are read", ErrorCode::kUnsupported);
+      }
+      return scheme;
+    } catch (const Json::exception& error) {
+      refuse(module, fmt::format("its quantization_config is malformed: {}", error.what()));
+    }
+  }
+
+  Json json_;
+};
+
+using Index = std::unordered_map<std::string, at::Tensor>;
+
+at::Tensor need(const Index& index, const std::string& name, at::ScalarType dtype, int64_t dims) {
+  const auto found = index.find(name);
+  if (found == index.end()) refuse(name, "is missing");
+  if (found->second.scalar_type() != dtype || found->second.dim() != dims) {
+    refuse(name, fmt::format("{} of {} dimensions, expected {} of {}",
+                             c10::toString(found->second.scalar_type()), found->second.dim(),
+                             c10::toString(dtype), dims));
+  }
+  return found->second;
+}
+
+void expect_sizes(const at::Tensor& tensor, const std::string& name, at::IntArrayRef sizes) {
+  if (!tensor.sizes().equals(sizes)) {
+    refuse(name, fmt::format("has the sizes [{}], expected [{}]", fmt::join(tensor.sizes(), ", "),
+                             fmt::join(sizes, ", ")));
+  }
+}
+
+// Sizes and row dimension of the weight, whose matrix is [rows, columns].
+void read_layout(const Metadata& metadata, const std::string& name, int64_t rows, int64_t columns,
+                 QuantizedTensor& out) {
+  out.sizes = {rows, columns};
+  const Json shapes = parse(metadata, "lathe.shapes"), dims = parse(metadata, "lathe.channel_dims");
+  try {
+    if (dims.contains(name)) out.channel_dim = dims.at(name).get<int64_t>();
+    if (shapes.contains(name)) {
+      out.sizes = shapes.at(name).get<std::vector<int64_t>>();
+    } else if (out.channel_dim == 1) {
+      out.sizes = {columns, rows};
+    }
+  } catch (const Json::exception&) {
+    refuse(name, "lathe.shapes or lathe.channel_dims is malformed");
+  }
+  const bool fits = out.channel_dim >= 0 &&
+                    out.channel_dim < static_cast<int64_t>(out.sizes.size()) &&
+                    out.rows() == rows && out.columns() == columns;
+  if (!fits)
+    refuse(name, fmt::format("its shape does not fit its matrix of {} x {}", rows, columns));
+}
+
+QuantizedTensor read_packed(const Index& index, const std::string& module, const Scheme& scheme,
+                            const Metadata& metadata) {
+  const std::string base = module + ".weight";
+  const at::Tensor shape = need(index, base + "_shape", at::kLong, 1);
+  expect_sizes(shape, base + "_shape", {2});
+  const int64_t rows = shape[0].item<int64_t>(), columns = shape[1].item<int64_t>();
+  const at::Tensor words = need(index, base + "_packed", at::kInt, 2);
+  if (rows <= 0 || columns <= 0 || columns > (int64_t{1} << 56)) {
+    refuse(base + "_shape", fmt::format("{} x {} is no matrix", rows, columns));
+  }
+  expect_sizes(words, base + "_packed", {rows, (columns * scheme.bits + 31) / 32});
+  QuantizedTensor out;
+  out.bits = scheme.bits;
+  read_layout(metadata, base, rows, columns, out);
+  out.fields = pack_codes(unpack_words(words, scheme.bits, columns), scheme.bits);
+
+  const auto scale = index.find(base + "_scale");
+  if (scale == index.end()) refuse(base + "_scale", "is missing");
+  if (!scale->second.is_floating_point()) refuse(base + "_scale", "is not floating point");
+  const bool whole = scheme.strategy == "tensor";
+  if (whole && scale->second.numel() != 1) refuse(base + "_scale", "has more than one element");
+  out.scale = whole ? scale->second.reshape({1, 1}) : scale->second;
+  out.dtype = out.scale.scalar_type();
+  if (out.scale.dim() != 2 || out.scale.size(0) != (whole ? 1 : rows) || out.scale.size(1) < 1 ||
+      columns % out.scale.size(1) != 0) {
+    refuse(base + "_scale", "does not fit the rows and groups of its weight");
+  }
+  out.group_size = columns / out.groups();
+  if (scheme.symmetric) return out;
+  if (whole) {
+    const at::Tensor zero = need(index, base + "_zero_point", at::kChar, 1);
+    expect_sizes(zero, base + "_zero_point", {1});
+    out.zero_point = (zero.to(at::kInt) + out.offset()).to(at::kByte).view({1, 1});
+    return out;
+  }
+  const at::Tensor zero = need(index, base + "_zero_point", at::kInt, 2);
+  expect_sizes(zero, base + "_zero_point", {(rows * scheme.bits + 31) / 32, out.groups()});
+  out.zero_point = unpack_words(zero.t(), scheme.bits, rows).t().contiguous();
+  return out;
+}
+
+struct Unpacked {
+  std::vector<std::pair<std::string, QuantizedTensor>> weights;
+  NamedTensors rest;
+};
+
+Unpacked unpack(const NamedTensors& tensors, const Metadata& metadata) {
+  const Configuration configuration(metadata);
+  const Index index(tensors.begin(), tensors.end());
+  Unpacked out;
+  for (const auto& [name, tensor] : tensors) {
+    if (name.ends_with(kPacked)) {
+      const std::string module = name.substr(0, name.size() - kPacked.size());
+      out.weights.emplace_back(module + ".weight",
+                               read_packed(index, module, configuration.scheme(module), metadata));
+      continue;
+    }
+    const size_t at = name.rfind(".weight_");
+    const bool part =
+        at != std::string::npos && index.count(name.substr(0, at) + std::string(kPacked)) > 0 &&
+        (name.ends_with("_shape") || name.ends_with("_scale") || name.ends_with("_zero_point"));
+    if (!part) out.rest.emplace_back(name, tensor);
+  }
+  return out;
+}
+
+}  // namespace
+
+bool is_compressed_tensors(const Metadata& metadata) {
+  return metadata.count(kQuantizationConfigKey) > 0;
+}
+
+NamedTensors unpack_compressed_tensors(const NamedTensors& tensors, const Metadata& metadata) {
+  Unpacked unpacked = unpack(tensors, metadata);
+  NamedTensors out = std::move(unpacked.rest);
+  Model names;  // gives each tensor the name that it has in a graph
+  for (const auto& [name, quantized] : unpacked.weights) {
+    insert_decoding(names, quantized, name, nullptr);
+  }
+  for (const NamedTensor& named : names.tensors()) out.emplace_back(named.name, named.tensor);
+  return out;
+}
+
+Model compressed_tensor_set(const NamedTensors& tensors, const Metadata& metadata) {
+  const Unpacked unpacked = unpack(tensors, metadata);
+  Model model;
+  std::vector<Output> outputs;
+  for (const auto& [name, tensor] : unpacked.rest) {
+    outputs.push_back({name, model.add_tensor(name, tensor, TensorRole::kParameter)});
+  }
+  for (const auto& [name, quantized] : unpacked.weights) {
+    outputs.push_back({name, insert_decoding(model, quantized, name, nullptr)});
+  }
+  model.graph().set_outputs(std::move(outputs));
+  return model;
+}
+
+}  // namespace compress
