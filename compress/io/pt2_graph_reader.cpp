@@ -150,19 +150,22 @@ std::string target_of(const std::string& op) {
   return "torch.ops." + op.substr(0, colons) + "." + name;
 }
 
-std::pair<std::string, std::string> innermost_module(const std::string& stack) {
-  // "key,path,type;key,path,type": the type may contain commas, key and path do not.
-  const std::string last = stack.substr(stack.rfind(';') + 1);
-  const size_t first = last.find(',');
-  const size_t second = first == std::string::npos ? first : last.find(',', first + 1);
-  if (second == std::string::npos) return {};
-  std::string path = last.substr(first + 1, second - first - 1);
-  if (path.starts_with("_empty_nn_module_stack")) return {};
-  for (const std::string_view prefix : {"L['self'].", "L['self']", "L__self__."}) {
-    if (path.starts_with(prefix)) path = path.substr(prefix.size());
+std::vector<std::pair<std::string, std::string>> read_module_stack(const std::string& text) {
+  std::vector<std::pair<std::string, std::string>> stack;
+  for (const std::string& entry : split(text, ';')) {
+    // "key,path,type": the type may contain commas, key and path do not.
+    const size_t first = entry.find(',');
+    const size_t second = first == std::string::npos ? first : entry.find(',', first + 1);
+    if (second == std::string::npos) continue;
+    std::string path = entry.substr(first + 1, second - first - 1);
+    if (path.starts_with("_empty_nn_module_stack")) continue;
+    for (const std::string_view prefix : {"L['self'].", "L['self']", "L__self__."}) {
+      if (path.starts_with(prefix)) path = path.substr(prefix.size());
+    }
+    path = path.substr(0, path.find('@'));  // "layer@1" is the second call of `layer`
+    stack.emplace_back(std::move(path), entry.substr(second + 1));
   }
-  path = path.substr(0, path.find('@'));  // "layer@1" is the second call of `layer`
-  return {path, last.substr(second + 1)};
+  return stack;
 }
 
 TensorType GraphReader::type_of(const JsonCursor& graph, const std::string& name) {
@@ -203,9 +206,11 @@ Argument GraphReader::read_argument(const JsonCursor& argument, const Scope& sco
 
 std::string GraphReader::read_module_path(const JsonCursor& node) {
   if (!node.has("metadata") || !node["metadata"].has("nn_module_stack")) return {};
-  auto [path, type] = innermost_module(node["metadata"]["nn_module_stack"].string());
-  if (!type.empty() && !modules_.contains(path)) modules_[path] = type;
-  return path;
+  const auto stack = read_module_stack(node["metadata"]["nn_module_stack"].string());
+  for (const auto& [path, type] : stack) {
+    if (!modules_.contains(path)) modules_[path] = type;
+  }
+  return stack.empty() ? std::string() : stack.back().first;
 }
 
 void GraphReader::append_nodes(const JsonCursor& graph, Scope& scope) {
@@ -319,6 +324,13 @@ GraphReader::Outputs GraphReader::read_outputs(const JsonCursor& node,
   return outputs;
 }
 
+void GraphReader::note_scalar(const JsonCursor& graph, const std::string& name,
+                              const std::string& value) {
+  if (!graph.has("sym_int_values") || !graph["sym_int_values"].has(name.c_str())) return;
+  const Dim dim = read_dim(graph["sym_int_values"][name.c_str()]);
+  if (dim.is_symbolic()) scalars_[value] = dim.symbol;
+}
+
 void GraphReader::append_call(const JsonCursor& graph, const JsonCursor& node,
                               const std::string& op, Scope& scope) {
   const Outputs outputs = read_outputs(node, op);
@@ -328,6 +340,9 @@ void GraphReader::append_call(const JsonCursor& graph, const JsonCursor& node,
     Value* value = added->outputs()[i];
     const std::string& name = outputs[i].first;
     if (outputs[i].second == ValueKind::kTensor) value->type = type_of(graph, name);
+    if (outputs[i].second == ValueKind::kInt && !op.starts_with("scalar::")) {
+      note_scalar(graph, name, value->name());
+    }
     if (!scope.emplace(name, Argument(value)).second && !name.ends_with("_none")) {
       node.fail(fmt::format("`{}` is computed twice", name));
     }

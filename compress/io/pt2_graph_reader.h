@@ -23,8 +23,8 @@ std::string read_target(const std::string& target);
 /// The target string of one of our operators; empty if Python has none.
 std::string target_of(const std::string& op);
 
-/// The innermost module of an `nn_module_stack` entry, and that module's type.
-std::pair<std::string, std::string> innermost_module(const std::string& stack);
+/// Path and type of every module of an `nn_module_stack` entry, outermost first.
+std::vector<std::pair<std::string, std::string>> read_module_stack(const std::string& text);
 
 /// Appends the nodes of JSON graphs to the graph of a model.
 class GraphReader {
@@ -38,6 +38,11 @@ class GraphReader {
   /// The type of a graph's value; unknown if the file does not say.
   static TensorType type_of(const JsonCursor& graph, const std::string& name);
 
+  /// Notes the expression of a number that the graph takes or looks up (`value` is its name here).
+  void note_scalar(const JsonCursor& graph, const std::string& name, const std::string& value);
+
+  /// Expressions of such numbers, by name.
+  const nlohmann::json& scalars() const { return scalars_; }
   /// Types of modules by path, gathered on the way.
   const nlohmann::json& modules() const { return modules_; }
   /// Names and kinds of the arguments of unknown operators, by "operator/number of arguments".
@@ -61,6 +66,7 @@ class GraphReader {
   std::string read_module_path(const JsonCursor& node);
 
   Model& model_;
+  nlohmann::json scalars_ = nlohmann::json::object();
   nlohmann::json modules_ = nlohmann::json::object();
   nlohmann::json foreign_ = nlohmann::json::object();
 };

@@ -3,6 +3,7 @@
 #include "compress/error.h"
 #include "compress/graph/batch.h"
 #include "compress/graph/functionalize.h"
+#include "compress/graph/size_expression.h"
 #include "compress/io/pt2.h"
 #include "compress/io/pt2_graph_reader.h"
 #include "compress/io/pt2_signature.h"
@@ -13,6 +14,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <functional>
 #include <optional>
 
 namespace compress {
@@ -121,6 +123,7 @@ class ProgramReader {
     read_call_signature();
     read_outputs();
     extras_["modules"] = reader_.modules();
+    if (!reader_.scalars().empty()) extras_["scalars"] = reader_.scalars();
     if (!reader_.foreign().empty()) extras_["foreign"] = reader_.foreign();
     if (program_.has("range_constraints")) extras_["ranges"] = program_["range_constraints"].json();
     model_.metadata[kMetadataKey] = extras_.dump();
@@ -195,7 +198,9 @@ void ProgramReader::read_user_input(const JsonCursor& argument, size_t position)
     const std::string& name = value["name"].string();
     add(name, GraphReader::type_of(graph_, name), ValueKind::kTensor);
   } else if (kind == "as_sym_int") {
-    add(value["as_name"].string(), {}, ValueKind::kInt);
+    const std::string& name = value["as_name"].string();
+    add(name, {}, ValueKind::kInt);
+    reader_.note_scalar(graph_, name, scope_.at(name).value()->name());
   } else if (kind == "as_sym_float") {
     add(value["as_name"].string(), {}, ValueKind::kFloat);
   } else if (kind == "as_sym_bool") {
@@ -286,13 +291,43 @@ void ProgramReader::read_outputs() {
   model_.graph().set_updates(std::move(updates));
 }
 
-// What Lathe wrote beside the program: free text only, so nothing in it can contradict the program.
+// Gives symbols the names that they had before Python's rules renamed them.
+void rename_symbols(Model& model, const json& names) {
+  const std::function<void(SizeExpression&)> rename = [&](SizeExpression& expression) {
+    const auto found = names.find(expression.name);
+    if (expression.kind == SizeExpression::Kind::kSymbol && found != names.end() &&
+        found->is_string()) {
+      expression.name = found->get<std::string>();
+    }
+    for (SizeExpression& argument : expression.arguments) rename(argument);
+  };
+  const auto rename_all = [&](Value* value) {
+    if (!value->type.sizes) return;
+    for (Dim& dim : *value->type.sizes) {
+      std::optional<SizeExpression> expression = parse_size_expression(dim.symbol);
+      if (!dim.is_symbolic() || !expression) continue;
+      rename(*expression);
+      dim.symbol = print_readable(*expression);
+    }
+  };
+  for (Value* input : model.graph().inputs()) rename_all(input);
+  for (Node& node : model.graph().nodes()) {
+    for (Value* output : node.outputs()) rename_all(output);
+  }
+}
+
+// What Lathe wrote beside the program: names and free text, which cannot contradict the program.
 void read_extra(const std::string& text, Model& model) {
   const json extra = json::parse(text, nullptr, false);
-  if (!extra.is_object() || !extra.contains("metadata") || !extra["metadata"].is_object()) return;
-  for (const auto& [key, value] : extra["metadata"].items()) {
-    if (value.is_string() && key != kMetadataKey) model.metadata[key] = value.get<std::string>();
+  if (!extra.is_object()) return;
+  const json metadata = extra.value("metadata", json());
+  if (metadata.is_object()) {
+    for (const auto& [key, value] : metadata.items()) {
+      if (value.is_string() && key != kMetadataKey) model.metadata[key] = value.get<std::string>();
+    }
   }
+  const json symbols = extra.value("symbols", json());
+  if (symbols.is_object() && !symbols.empty()) rename_symbols(model, symbols);
 }
 
 }  // namespace
