@@ -184,7 +184,8 @@ std::string functional_twin(const std::string& op) {
   if (from == nullptr || to == nullptr || from->arguments().size() != to->arguments().size()) {
     return {};
   }
-  for (size_t i = 0; i < from->arguments().size(); ++i) {
+  // The tensor itself is `self` for one and `input` for the other with dropout.
+  for (size_t i = 1; i < from->arguments().size(); ++i) {
     if (from->arguments()[i].name() != to->arguments()[i].name()) return {};
   }
   return to->is_mutable() ? std::string() : twin;
