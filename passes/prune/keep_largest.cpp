@@ -31,8 +31,8 @@
 namespace compress {
 namespace {
 
-constexpr int64_t kChunk = 1 << 14;   // elements: 64 KiB of floats, in cache during its passes
-constexpr int64_t kSample = 1 << 16;  // its quantiles are off by 0.2 % (one standard deviation)
+constexpr int64_t kChunk = 1 << 14;  // elements: 64 KiB of floats, in cache during its passes
+constexpr int64_t kFew = 1 << 18;    // so few are all gathered, without a sample
 constexpr uint32_t kInfinity = 0x7f800000;  // bits; what is above is NaN
 
 struct Chunk {
@@ -119,28 +119,33 @@ Scan scan(const std::vector<Chunk>& chunks, Band band, size_t capacity) {
   return all;
 }
 
-// What a range of magnitudes looks like in a sample: bounds that hold the `count`-th largest of all
-// `total` elements almost surely.
+// Bounds that hold the `count`-th largest magnitude of all `total` elements almost surely, from a
+// sample of them.
 Band sample_band(const std::vector<Chunk>& chunks, int64_t total, int64_t count) {
+  const int64_t size = std::clamp<int64_t>(total / 256, 1 << 12, 1 << 16);
   std::vector<uint32_t> sample;
-  sample.reserve(kSample);
-  const double step = static_cast<double>(total) / kSample;
+  sample.reserve(size);
+  const double step = static_cast<double>(total) / static_cast<double>(size);
   uint64_t state = 0x9e3779b97f4a7c15;  // jitter, lest the stride meets the rows of a matrix
   size_t c = 0;
   int64_t start = 0;
-  for (int64_t i = 0; i < kSample; ++i) {
+  for (int64_t i = 0; i < size; ++i) {
     state = state * 6364136223846793005u + 1442695040888963407u;
     const double within = static_cast<double>(state >> 11) * 0x1p-53;
     const auto at = static_cast<int64_t>((static_cast<double>(i) + within) * step);
     while (c + 1 < chunks.size() && at >= start + chunks[c].size) start += chunks[c++].size;
     sample.push_back(magnitude(chunks[c].bits[std::min(at - start, chunks[c].size - 1)]));
   }
-  std::sort(sample.begin(), sample.end(), std::greater<>());
   const double share = static_cast<double>(count) / static_cast<double>(total);
-  const double slack = 4 * std::sqrt(kSample * share * (1 - share)) + 8;  // 4 sigma
-  const auto first = static_cast<int64_t>(kSample * share - slack);
-  const auto last = static_cast<int64_t>(kSample * share + slack);
-  return {last >= kSample ? 0 : sample[last], first < 0 ? kInfinity : sample[first]};
+  const auto middle = static_cast<double>(size) * share;
+  const double slack = 4 * std::sqrt(middle * (1 - share)) + 8;  // 4 standard deviations
+  const auto first = static_cast<int64_t>(middle - slack);
+  const auto last = static_cast<int64_t>(middle + slack);
+  const auto ranked = [&](int64_t rank) {
+    std::nth_element(sample.begin(), sample.begin() + rank, sample.end(), std::greater<>());
+    return sample[rank];
+  };
+  return {last >= size ? 0 : ranked(last), first < 0 ? kInfinity : ranked(first)};
 }
 
 struct Threshold {
@@ -180,9 +185,9 @@ Threshold threshold_by_histogram(const std::vector<Chunk>& chunks, int64_t count
 // Nothing if an element is NaN.
 std::optional<Threshold> find_threshold(const std::vector<Chunk>& chunks, int64_t total,
                                         int64_t count) {
-  const bool sampled = total > 4 * kSample;
+  const bool sampled = total > kFew;
   const Band band = sampled ? sample_band(chunks, total, count) : Band{0, kInfinity};
-  Scan found = scan(chunks, band, static_cast<size_t>(std::max(total / 8, 4 * kSample)));
+  Scan found = scan(chunks, band, static_cast<size_t>(std::max(total / 8, kFew)));
   if (found.most > kInfinity) return std::nullopt;
   if (count == 0) return Threshold{kInfinity + 1, 0};
   const int64_t rank = count - found.above;  // of the threshold among those inside, from 1
