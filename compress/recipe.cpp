@@ -173,7 +173,7 @@ Recipe load_recipe(const std::string& file_or_line, const PassRegistry& registry
 }
 
 Json recipe_json(const Recipe& recipe) {
-  Json json = {{"$schema", "lathe", kVersion}};
+  Json json = {{"lathe", kVersion}};
   if (!recipe.name.empty()) json["name"] = recipe.name;
   json["seed"] = recipe.seed;
   if (!recipe.data.is_null()) json["data"] = recipe.data;
