@@ -137,7 +137,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadPickle{"unnamed_global", "NN\x93.", "a global has no name"},
         BadPickle{"bad_integer", "Ixyz\n.", "no integer"},
         BadPickle{"not_a_storage", "K\1Q.", "its kind is missing"},
-        BadPickle{"tensor_without_storage", TENSOR("NK\0)))"), "its storage is None"},
+        BadPickle{"tensor_without_storage", TEXT(TENSOR("NK\0)))")), "its storage is None"},
         BadPickle{"tensor_of_object", TEXT(TENSOR("cos\nsystem\n)RK\0)))")),
                   "its storage is an object of `os.system`"},
         BadPickle{"tensor_sizes", TEXT(TENSOR(STORAGE "K\0N)")), "its sizes is None"},
