@@ -165,7 +165,8 @@ int64_t Weight::bits_on_disk() const {
 }
 
 Node* Weight::first_user() const {
-  for (const Use& use : UseMap(model_->graph()).of(value_)) {
+  const UseMap uses(model_->graph());
+  for (const Use& use : uses.of(value_)) {
     if (use.node) return use.node;
   }
   return nullptr;
