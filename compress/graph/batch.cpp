@@ -191,7 +191,10 @@ void Prober::fit_view(const Node& node, size_t index, size_t argument,
     }
     const int64_t ahead = product(before, doubled);
     size_t element = 0;
-    while (element + 1 < target.size() && product(target, element) < ahead) ++element;
+    while (element + 1 < target.size() && product(target, element) != ahead &&
+           product(target, element + 1) <= ahead) {
+      ++element;
+    }
     change(index, argument, element, target);
   }
   stack[argument] = c10::IValue(target);

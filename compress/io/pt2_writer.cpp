@@ -67,6 +67,10 @@ class ProgramWriter {
     for (const json& name : metadata_.value("not_saved", json::array())) {
       if (name.is_string()) not_saved_.insert(name.get<std::string>());
     }
+    for (const NamedTensor& tensor : model_.tensors()) tensors_.push_back(&tensor);
+    std::stable_partition(tensors_.begin(), tensors_.end(), [](const NamedTensor* tensor) {
+      return tensor->role == TensorRole::kParameter;
+    });
   }
 
   void write() {
@@ -104,6 +108,7 @@ class ProgramWriter {
   GraphWriter graph_;
   ZipWriter zip_;
   std::set<std::string> not_saved_;
+  std::vector<const NamedTensor*> tensors_;  // parameters first, as Python wants them
   json inputs_ = json::array(), input_specs_ = json::array();
   json outputs_ = json::array(), output_specs_ = json::array();
 };
@@ -111,7 +116,8 @@ class ProgramWriter {
 void ProgramWriter::write_tensors() {
   ordered_json weights = ordered_json::object(), constants = ordered_json::object();
   size_t weight_count = 0, constant_count = 0;
-  for (const NamedTensor& tensor : model_.tensors()) {
+  for (const NamedTensor* next : tensors_) {
+    const NamedTensor& tensor = *next;
     const bool saved = is_saved(tensor);
     const std::string file = saved ? fmt::format("weight_{}", weight_count++)
                                    : fmt::format("tensor_{}", constant_count++);
@@ -162,17 +168,13 @@ std::vector<json> ProgramWriter::constant_inputs() const {
 }
 
 json ProgramWriter::signature_json() {
-  for (const TensorRole role :
-       {TensorRole::kParameter, TensorRole::kBuffer, TensorRole::kConstant}) {
-    for (const NamedTensor& tensor : model_.tensors()) {
-      if (tensor.role != role) continue;
-      const auto add = [&](const std::string& name, const std::string& placeholder) {
-        inputs_.push_back({{"as_tensor", {{"name", placeholder}}}});
-        input_specs_.push_back(input_spec(tensor, name, placeholder));
-      };
-      add(tensor.name, names_.of(model_.graph().find(tensor.name)));
-      for (const std::string& alias : tensor.aliases) add(alias, names_.of_alias(alias));
-    }
+  for (const NamedTensor* tensor : tensors_) {
+    const auto add = [&](const std::string& name, const std::string& placeholder) {
+      inputs_.push_back({{"as_tensor", {{"name", placeholder}}}});
+      input_specs_.push_back(input_spec(*tensor, name, placeholder));
+    };
+    add(tensor->name, names_.of(model_.graph().find(tensor->name)));
+    for (const std::string& alias : tensor->aliases) add(alias, names_.of_alias(alias));
   }
   const std::vector<json> constants = constant_inputs();
   size_t position = 0;

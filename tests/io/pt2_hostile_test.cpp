@@ -39,7 +39,7 @@ const Lie kLies[] = {
      "os.system"},
     {"ArgumentMissing", kProgram, "/graph_module/graph/nodes/0/inputs", "[]", "is missing"},
     {"ArgumentUnknown", kProgram, "/graph_module/graph/nodes/0/inputs/0/name", "\"nonsense\"",
-     "nonsense"},
+     "is missing"},
     {"UnionOfNothing", kProgram, "/graph_module/graph/nodes/0/inputs/0/arg", "{}", "one member"},
     {"UnionOfNonsense", kProgram, "/graph_module/graph/nodes/0/inputs/0/arg", "{\"as_x\": 1}",
      "as_x"},
