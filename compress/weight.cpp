@@ -130,7 +130,8 @@ at::Tensor Weight::effective() const {
   } else {
     return evaluate(*model_, value_).detach();
   }
-  return mask_value_ ? inner.mul(mask()) : inner;
+  // Adding 0 turns -0, which the product leaves for negative weights, into 0, and nothing else.
+  return mask_value_ ? inner.mul(mask()).add_(0) : inner;
 }
 
 std::string Weight::encoding() const {

@@ -84,11 +84,14 @@ Json scheme_of(const QuantizedTensor& quantized) {
 Json configuration(const std::vector<std::pair<std::string, Json>>& layers,
                    const std::vector<std::string>& dense) {
   std::vector<std::pair<Json, Json>> groups;  // scheme, targets
-  for (const auto& [module, scheme] : layers) {
-    auto group = std::find_if(groups.begin(), groups.end(),
-                              [&, &wanted = scheme](const auto& g) { return g.first == wanted; });
-    if (group == groups.end()) group = groups.insert(groups.end(), {scheme, Json::array()});
-    group->second.push_back(module);
+  for (const auto& layer : layers) {
+    const auto same = [&](const auto& group) { return group.first == layer.second; };
+    auto group = std::find_if(groups.begin(), groups.end(), same);
+    if (group == groups.end()) {
+      groups.emplace_back(layer.second, Json::array());
+      group = groups.end() - 1;
+    }
+    group->second.push_back(layer.first);
   }
   Json config;
   config["quant_method"] = "compressed-tensors";

@@ -47,8 +47,9 @@ parameter b.weight : f32[4,8]
 buffer state : f32[100]
 a = aten::linear(x, a.weight, a.bias)
 b = aten::linear(a, b.weight)
-c = aten::add.Tensor(b, state)
-return y = b
+s = aten::sum(state)
+c = aten::add.Tensor(b, s)
+return y = c
 )";
 
 TEST(Cost, CountsParametersAndBytes) {

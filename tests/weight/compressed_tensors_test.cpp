@@ -119,7 +119,9 @@ TEST(CompressedTensors, WriteZerosInPlaceOfAMask) {
   const CompressedTensors packed = pack_compressed_tensors(for_compressed_tensors(model));
   EXPECT_TRUE(packed.metadata.empty());
   for (const auto& [name, tensor] : packed.tensors) {
-    if (name == "fc.weight") EXPECT_EQ((tensor == 0).sum().item<int64_t>(), 90);
+    if (name == "fc.weight") {
+      EXPECT_EQ((tensor == 0).sum().item<int64_t>(), 90);
+    }
     EXPECT_EQ(name.find("mask"), std::string::npos);
   }
 }

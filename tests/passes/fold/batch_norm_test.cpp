@@ -15,8 +15,8 @@ using ::testing::Not;
 std::string with_norm(const std::string& layer, const std::string& training = "false") {
   return R"(
 input x : f32[2,4,6,6]
-parameter conv.weight : f32[8,4,3,3]
-parameter up.weight : f32[4,4,3,3]
+parameter conv.weight : f32[)" +
+         std::string(layer.find("transpose") == layer.npos ? "8,4" : "4,4") + R"(,3,3]
 parameter bn.weight : f32[8]
 parameter bn.bias : f32[8]
 buffer bn.running_mean : f32[8]
@@ -42,7 +42,7 @@ TEST(FoldBatchNorm, LeavesOneConvolutionWithABias) {
 
 TEST(FoldBatchNorm, FoldsIntoAGroupedTransposedConvolution) {
   Model model = parse_filled(with_norm(
-      "conv = aten::conv_transpose2d.input(x, up.weight, none, [2, 2], [0, 0], [0, 0], 2) @ up"));
+      "conv = aten::conv_transpose2d.input(x, conv.weight, none, [2, 2], [0, 0], [0, 0], 2) @ up"));
   at::manual_seed(1);
   const at::Tensor x = at::randn({2, 4, 6, 6});
   const at::Tensor before = model.forward({x})[0];

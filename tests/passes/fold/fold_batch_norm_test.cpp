@@ -44,8 +44,8 @@ TEST(FoldBatchNormArithmetic, TakesANormWithoutWeights) {
   at::manual_seed(3);
   const at::Tensor x = at::randn({5, 4}), w = at::randn({3, 4});
   BatchNorm norm = random_norm(3);
-  norm.weight = {};
-  norm.bias = {};
+  norm.weight = at::Tensor();
+  norm.bias = at::Tensor();
   expect_close(at::linear(x, scale_output_channels(w, channel_factors(norm), 0, 1),
                           folded_bias({}, norm, at::kFloat)),
                run(norm, at::linear(x, w)));
