@@ -124,7 +124,8 @@ bool fits(const Argument& argument, const c10::TypePtr& type) {
 bool fits_length(const Argument& argument, const c10::Argument& declared) {
   if (!declared.N() || !argument.is_list()) return true;
   const size_t length = argument.list().size();
-  return length == static_cast<size_t>(*declared.N()) || length == 1 ||
+  // `int[1]` says that a number stands for a list of one; lists of any length do (`mean.dim`).
+  return *declared.N() == 1 || length == static_cast<size_t>(*declared.N()) || length == 1 ||
          (length == 0 && declared.default_value().has_value());
 }
 

@@ -13,7 +13,10 @@
 
 #include <gmock/gmock.h>
 
+#include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 
 namespace compress {
 namespace {
@@ -54,11 +57,21 @@ class PassLaw : public ::testing::TestWithParam<std::string> {
   }
 };
 
-TEST_P(PassLaw, HasSourceTestRecipeAndPage) {
+TEST_P(PassLaw, HasSourceTestAndRecipe) {
   EXPECT_TRUE(std::filesystem::exists(beside("passes", ".cpp")));
   EXPECT_TRUE(std::filesystem::exists(beside("tests/passes", "_test.cpp")));
   EXPECT_TRUE(std::filesystem::exists(beside("recipes", ".json")));
-  EXPECT_TRUE(std::filesystem::exists(beside("docs/passes", ".md")));
+}
+
+TEST_P(PassLaw, HasAPageThatSaysWhatItsCardAndOptionsSay) {
+  const std::filesystem::path file = beside("docs/passes", ".md");
+  if (std::getenv("UPDATE_GOLDEN") != nullptr) {
+    std::filesystem::create_directories(file.parent_path());
+    std::ofstream(file) << pass_page(pass());
+  }
+  std::ifstream stream(file);
+  const std::string page((std::istreambuf_iterator<char>(stream)), {});
+  EXPECT_EQ(page, pass_page(pass())) << "UPDATE_GOLDEN=1 rewrites the page";
 }
 
 TEST_P(PassLaw, DescribesItselfAndEachOption) {

@@ -16,7 +16,7 @@ namespace compress::testing {
 namespace {
 
 std::string tensor_text(const at::Tensor& tensor) {
-  if (tensor.dim() == 0) return fmt::format("{}", tensor.item<float>());
+  if (tensor.dim() == 0) return fmt::format("{}", tensor.item<float>() + 0.0f);  // -0 is 0 here
   std::vector<std::string> parts;
   for (const at::Tensor& part : tensor.unbind(0)) parts.push_back(tensor_text(part));
   return fmt::format("[{}]", fmt::join(parts, ", "));
