@@ -4,6 +4,7 @@
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 cache="${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/lathe"
 torch_version=2.13.0
+cache_data="${LATHE_DATA:-$cache/data}"
 command_name="$(basename "$0")"
 
 say() { printf '%s: %s\n' "$command_name" "$*" >&2; }
@@ -68,10 +69,10 @@ need_torch() {
   # The default index serves PCs with a GPU build of several GB, so PyTorch's CPU index goes first.
   local cpu_index=https://download.pytorch.org/whl/cpu
   if "$own/bin/python" -c "import urllib.request as u; u.urlopen('$cpu_index/torch/', timeout=5)" 2>/dev/null; then
-    "${pip[@]}" "torch==$torch_version" --index-url "$cpu_index" >&2 && "${pip[@]}" numpy >&2
+    "${pip[@]}" "torch==$torch_version" --index-url "$cpu_index" >&2 && "${pip[@]}" numpy pillow >&2
   else
     say "PyTorch's CPU index is out of reach; using pip's default index"
-    "${pip[@]}" "torch==$torch_version" numpy >&2
+    "${pip[@]}" "torch==$torch_version" numpy pillow >&2
   fi || fail "pip could not install torch $torch_version" "check the network and the disk (df -h), or set LATHE_TORCH=DIR to a LibTorch that you have"
   touch "$own/complete"
 }
