@@ -207,12 +207,16 @@ void Weight::encode(const QuantizedTensor& quantized) {
 
 void Weight::replace(const at::Tensor& elements) {
   COMPRESS_CHECK(elements.sizes().equals(sizes_), "the sizes of a weight stay");
-  if (value_->is_named_tensor()) {
-    model_->set_tensor(value_->name(), elements);
-    look_through();
-    return;
+  if (stored_) {
+    Value* inner = model_->graph().find(stored_->name);
+    const UseMap uses(model_->graph());
+    if (inner == value_ || uses.of(inner).size() == 1) {
+      model_->set_tensor(stored_->name, elements);
+      if (inner == value_) return look_through();
+      return put(inner);
+    }
   }
-  std::string name = stored_ ? name_ + "_dense" : name_;
+  std::string name = name_;
   for (int i = 1; model_->find_tensor(name) || model_->graph().find(name); ++i) {
     name = fmt::format("{}_{}", name_, i);
   }

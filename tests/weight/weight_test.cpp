@@ -167,6 +167,16 @@ TEST(WeightReplace, UndoesEveryEncoding) {
   EXPECT_TRUE(at::equal(model.tensor("fc.weight"), at::ones({2, 4})));
 }
 
+TEST(WeightReplace, KeepsTheTensorUnderAMask) {
+  Model model = parse_model(kLinear);
+  Weight weight = weights(model)[0];
+  weight.set_mask(bools({0, 0, 1, 1, 1, 1, 1, 1}));
+  weight.replace(weight.effective());
+  EXPECT_EQ(model.tensors().size(), 1u);
+  EXPECT_EQ(weight.encoding(), "f32");
+  EXPECT_EQ((model.tensor("fc.weight") == 0).sum().item<int64_t>(), 2);
+}
+
 TEST(WeightEncode, OfASetOfTensorsKeepsTheNameOfTheOutput) {
   Model model = parse_model("fc.weight : f32[2,2] = [[1, -4], [3, -2]]");
   Weight weight = weights(model)[0];
