@@ -22,8 +22,9 @@ namespace {
 
 using compress::Table;
 
-void list_passes(const std::string& id, bool json) {
+void list_passes(const std::string& id, bool json, bool markdown) {
   const compress::PassRegistry registry = compress::builtin_passes();
+  if (markdown) return print_result(compress::pass_page(registry.at(id)));
   if (!id.empty() && !json) return print_result(compress::pass_help(registry.at(id)));
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   Table table({{"pass", Table::Align::kLeft}, {"what it does", Table::Align::kLeft}});
@@ -82,10 +83,13 @@ void list_models(const std::string& name, bool json) {
 void add_passes(CLI::App& app) {
   const auto id = std::make_shared<std::string>();
   const auto json = std::make_shared<bool>(false);
+  const auto markdown = std::make_shared<bool>(false);
   CLI::App* command = app.add_subcommand("passes", "List the passes, or show the options of one");
-  command->add_option("ID", *id, "a pass, such as prune.magnitude");
+  CLI::Option* pass = command->add_option("ID", *id, "a pass, such as prune.magnitude");
   command->add_flag("--json", *json, "print JSON");
-  command->callback([id, json] { list_passes(*id, *json); });
+  command->add_flag("--markdown", *markdown, "print the page of the pass, as in docs/passes")
+      ->needs(pass);
+  command->callback([id, json, markdown] { list_passes(*id, *json, *markdown); });
 }
 
 void add_models(CLI::App& app) {
