@@ -4,14 +4,19 @@
 
 #include "compress/error.h"
 #include "compress/graph/text.h"
+#include "compress/io/atomic_file.h"
+#include "compress/io/compressed_tensors.h"
 #include "compress/io/mapped_file.h"
 #include "compress/io/pt2.h"
 #include "compress/io/safetensors.h"
 #include "compress/io/state_dict.h"
 #include "compress/io/zip.h"
+#include "compress/json.h"
+#include "compress/weights_file.h"
 #include "compress/zoo/zoo.h"
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 #include <unistd.h>
 
 #include <iostream>
@@ -19,9 +24,6 @@
 
 namespace compress {
 namespace {
-
-// Metadata of a .safetensors file that holds the graph in the text form, without tensors' contents.
-constexpr const char* kGraphKey = "lathe.graph";
 
 constexpr const char* kZooPrefix = "zoo:";
 
@@ -46,81 +48,38 @@ bool is_exported_program(const std::shared_ptr<MappedFile>& file) {
   return false;
 }
 
-// A bare set of tensors: every tensor is returned under its name.
-Model tensor_set(const StateDict& weights) {
-  Model model;
-  std::map<std::string, std::string> tied_to(weights.ties.begin(), weights.ties.end());
-  std::vector<Output> outputs;
-  for (const auto& [name, tensor] : weights.tensors) {
-    const auto tie = tied_to.find(name);
-    if (tie != tied_to.end()) {
-      model.add_alias(tie->second, name);
-      continue;
-    }
-    const bool is_parameter = tensor.is_floating_point() || tensor.is_complex();
-    Value* value =
-        model.add_tensor(name, tensor, is_parameter ? TensorRole::kParameter : TensorRole::kBuffer);
-    outputs.push_back({name, value});
-  }
-  model.graph().set_outputs(std::move(outputs));
-  return model;
+// Which architectures of the zoo a file without a graph is.
+std::string what_fits(const StateDict& weights) {
+  std::string fitting;
+  for (const zoo::Proposal& proposal : zoo::propose(weights))
+    fitting += fmt::format(" --arch '{}'", proposal.spec);
+  return fitting.empty()
+             ? "the file holds weights without a graph, and no architecture of the zoo fits them"
+             : "the file holds weights without a graph; architectures that fit:" + fitting;
 }
 
-// The graph that Lathe wrote beside the tensors, filled with them.
-Model with_own_graph(const StateDict& weights, const std::string& text) {
-  Model model = parse_model(text);
-  std::vector<std::string> missing;
-  for (const NamedTensor& tensor : model.tensors()) {
-    const at::Tensor* found = weights.find(tensor.name);
-    if (found == nullptr) missing.push_back(tensor.name);
+// Weights from any file but exported programs.
+StateDict read_weights(const std::shared_ptr<MappedFile>& file, const std::string& path) {
+  StateDict weights;
+  if (path.ends_with(".index.json")) {
+    weights = load_state_dict(std::filesystem::path(path));
+  } else if (is_safetensors(*file) && has_own_names(SafetensorsFile(file).metadata())) {
+    return read_own_file(file);
+  } else {
+    weights = load_state_dict(file);
   }
-  if (!missing.empty()) {
-    throw Error(
-        ErrorCode::kBadFile,
-        fmt::format(
-            "the graph in the metadata needs tensor `{}`, which the file lacks ({} are missing)",
-            missing.front(), missing.size()));
-  }
-  for (NamedTensor& tensor : model.mutable_tensors()) {
-    const at::Tensor& stored = *weights.find(tensor.name);
-    const TensorType& type = model.graph().find(tensor.name)->type;
-    const bool fits = type.dtype == stored.scalar_type() && type.sizes &&
-                      *type.sizes == std::vector<Dim>(stored.sizes().begin(), stored.sizes().end());
-    if (!fits) {
-      throw Error(
-          ErrorCode::kBadFile,
-          fmt::format("tensor `{}` is not what the graph in the metadata says", tensor.name));
-    }
-    tensor.tensor = stored;
-  }
-  for (const auto& [key, value] : weights.metadata) {
-    if (key != kGraphKey) model.metadata[key] = value;
-  }
-  return model;
+  if (path != "-") add_configuration(weights, std::filesystem::path(path).parent_path());
+  return weights;
 }
 
-zoo::Weights by_name(const StateDict& weights) {
-  return {weights.tensors.begin(), weights.tensors.end()};
-}
-
-Model from_weights(StateDict weights, const LoadOptions& options) {
+Model from_weights(const StateDict& weights, const LoadOptions& options) {
   std::vector<std::string> notes = weights.notes;
   Model model;
-  const auto graph = weights.metadata.find(kGraphKey);
   if (!options.architecture.empty()) {
-    model = zoo::build_for(options.architecture, by_name(weights));
-  } else if (graph != weights.metadata.end()) {
-    model = with_own_graph(weights, graph->second);
+    model = model_of_weights(weights, options.architecture);
   } else {
-    model = tensor_set(weights);
-    const std::vector<zoo::Proposal> proposals = zoo::propose(by_name(weights));
-    std::string fitting;
-    for (const zoo::Proposal& proposal : proposals)
-      fitting += fmt::format(" --arch '{}'", proposal.spec);
-    notes.push_back(
-        proposals.empty()
-            ? "the file holds weights without a graph, and no architecture of the zoo fits them"
-            : "the file holds weights without a graph; architectures that fit:" + fitting);
+    model = model_of_weights(weights);
+    if (model.is_tensor_set()) notes.push_back(what_fits(weights));
   }
   model.notes.insert(model.notes.begin(), notes.begin(), notes.end());
   return model;
@@ -136,22 +95,55 @@ Model from_file(const std::shared_ptr<MappedFile>& file, const std::string& path
     return load_pt2(file);
   }
   if (is_text_form(path)) return parse_model(file->text(0, file->size()));
-  const bool is_index = path.ends_with(".index.json");
-  return from_weights(
-      is_index ? load_state_dict(std::filesystem::path(path)) : load_state_dict(file), options);
+  return from_weights(read_weights(file, path), options);
 }
 
-NamedTensors tensors_of(const Model& model) {
-  NamedTensors tensors;
-  for (const NamedTensor& tensor : model.tensors()) {
-    if (!tensor.tensor.defined()) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("the values of tensor `{}` are not known", tensor.name));
-    }
-    tensors.emplace_back(tensor.name, tensor.tensor);
-    for (const std::string& alias : tensor.aliases) tensors.emplace_back(alias, tensor.tensor);
+std::shared_ptr<MappedFile> read_standard_input() {
+  if (isatty(STDIN_FILENO) != 0) {
+    throw Error(ErrorCode::kIo, "is a terminal, not a model", "standard input",
+                "pipe a file into it: `lathe ... - < model.pt2`");
   }
-  return tensors;
+  std::string bytes(std::istreambuf_iterator<char>(std::cin), {});
+  if (bytes.empty()) throw Error(ErrorCode::kIo, "is empty (0 bytes)", "standard input");
+  return MappedFile::from_bytes(std::move(bytes), "standard input");
+}
+
+// The file that the compressed-tensors library looks for beside a file of this name.
+std::filesystem::path configuration_of(const std::filesystem::path& path) {
+  return path.parent_path() / "config.json";
+}
+
+// Whether a config.json holds nothing but a quantization_config, as those that Lathe writes.
+bool is_own_configuration(const std::filesystem::path& path) {
+  try {
+    const auto file = MappedFile::open(path);
+    const Json json = parse_json(file->text(0, file->size()));
+    return json.is_object() && json.size() == 1 && json.contains(kQuantizationConfigKey);
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+// The library and those built on it look for `model.safetensors` and read how it is packed from
+// the config.json beside it. One that is someone else's stays as it is.
+void write_configuration(const std::filesystem::path& path, ModelTensors& packed) {
+  if (path.filename() != "model.safetensors") return;
+  const std::filesystem::path beside = configuration_of(path);
+  std::error_code ignored;
+  const bool exists = std::filesystem::exists(beside, ignored);
+  const auto config = packed.metadata.find(kQuantizationConfigKey);
+  if (exists && !is_own_configuration(beside)) {
+    if (config == packed.metadata.end()) return;
+    packed.notes.push_back(
+        fmt::format("{} is left as it is; for transformers and vLLM give it the "
+                    "`quantization_config` of the file's metadata",
+                    beside.string()));
+  } else if (config != packed.metadata.end()) {
+    const Json json = {{kQuantizationConfigKey, Json::parse(config->second)}};
+    write_file(beside, json.dump(1) + "\n");
+  } else if (exists) {
+    std::filesystem::remove(beside, ignored);  // said how an older file was packed
+  }
 }
 
 }  // namespace
@@ -161,8 +153,10 @@ Model load_model(const std::string& source, const LoadOptions& options) {
     return zoo::build(source.substr(std::string_view(kZooPrefix).size()));
   std::shared_ptr<MappedFile> file;
   if (source == "-") {
-    file = MappedFile::from_bytes(std::string(std::istreambuf_iterator<char>(std::cin), {}),
-                                  "standard input");
+    file = read_standard_input();
+  } else if (std::error_code ignored; std::filesystem::is_directory(source, ignored)) {
+    load_state_dict(std::filesystem::path(source));  // says which file inside it to take
+    throw Error(ErrorCode::kIo, "is a folder, not a file", source);
   } else {
     file = MappedFile::open(source);
   }
@@ -194,24 +188,36 @@ void check_save_path(const std::filesystem::path& path) {
 }
 
 void save_checkpoint(const Model& model, const std::filesystem::path& path) {
-  Metadata metadata(model.metadata.begin(), model.metadata.end());
-  metadata[kGraphKey] = print(model, {.contents = false});
-  save_safetensors(path, tensors_of(model), metadata);
+  const ModelTensors exact = exact_tensors(model);
+  save_safetensors(path, exact.tensors, exact.metadata);
 }
 
 Model load_checkpoint(const std::filesystem::path& path) { return load_model(path.string()); }
 
 int64_t model_file_bytes(const std::filesystem::path& path) {
-  return static_cast<int64_t>(std::filesystem::file_size(path));
+  const auto bytes = static_cast<int64_t>(std::filesystem::file_size(path));
+  if (path.extension() != ".safetensors") return bytes;
+  const std::filesystem::path beside = configuration_of(path);
+  std::error_code ignored;
+  const bool is_needed = std::filesystem::exists(beside, ignored) &&
+                         needs_configuration(read_own_file(MappedFile::open(path)));
+  return is_needed ? bytes + static_cast<int64_t>(std::filesystem::file_size(beside)) : bytes;
 }
 
-void save_model(const Model& model, const std::filesystem::path& path) {
+std::vector<std::string> save_model(const Model& model, const std::filesystem::path& path) {
   check_save_path(path);
-  if (path.extension() == ".pt2") return save_pt2(model, path);
-  if (is_text_form(path)) return write_file(path, print(model));
-  Metadata metadata(model.metadata.begin(), model.metadata.end());
-  if (!model.is_tensor_set()) metadata[kGraphKey] = print(model, {.contents = false});
-  save_safetensors(path, tensors_of(model), metadata);
+  if (is_text_form(path)) {
+    write_file(path, print(model));
+    return {};
+  }
+  if (path.extension() == ".pt2") {
+    save_pt2(model, path);
+    return {};
+  }
+  ModelTensors packed = pack_model(model);
+  save_safetensors(path, packed.tensors, packed.metadata);
+  write_configuration(path, packed);
+  return packed.notes;
 }
 
 }  // namespace compress

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 namespace compress {
 
@@ -25,16 +26,21 @@ struct LoadOptions {
 Model load_model(const std::string& source, const LoadOptions& options = {});
 
 /// Writes a model; the extension decides the format: .pt2, .safetensors, or .lathe.txt (the text
-/// form, large tensors as digests). The file appears whole or not at all. Throws
-/// Error(kInvalidArgument) for another extension.
-void save_model(const Model& model, const std::filesystem::path& path);
+/// form, large tensors as digests). The file appears whole or not at all. Returns what the reader
+/// of the file should know, a sentence each. Throws Error(kInvalidArgument) for another extension.
+///
+/// .safetensors is written for other programs: masks become zeros, quantized weights take the
+/// layout of compressed-tensors. The file holds all that is needed to read it; beside one named
+/// `model.safetensors` goes the config.json that transformers and vLLM look for, unless there is
+/// one that is not Lathe's.
+std::vector<std::string> save_model(const Model& model, const std::filesystem::path& path);
 
 /// Writes and reads a model exactly as it is in memory, every tensor under its own name with the
 /// graph beside it (.safetensors): `model_digest` is the same before and after.
 void save_checkpoint(const Model& model, const std::filesystem::path& path);
 Model load_checkpoint(const std::filesystem::path& path);
 
-/// Bytes on disk of what `save_model` wrote: the file and what belongs to it.
+/// Bytes on disk of a model: the file, and the config.json beside it if it cannot be read without.
 int64_t model_file_bytes(const std::filesystem::path& path);
 
 /// Throws what `save_model` would throw for the path, before any work is done: an extension that is

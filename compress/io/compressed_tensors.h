@@ -10,11 +10,13 @@
 
 #pragma once
 
+#include "compress/encoding.h"
 #include "compress/io/safetensors.h"
 #include "compress/model.h"
 
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace compress {
@@ -40,6 +42,14 @@ CompressedTensors pack_compressed_tensors(const Model& model);
 
 /// Whether a file's metadata says that its tensors are in this layout.
 bool is_compressed_tensors(const Metadata& metadata);
+
+/// A file's packed weights, and its other tensors as they are.
+struct UnpackedTensors {
+  std::vector<std::pair<std::string, QuantizedTensor>> weights;
+  NamedTensors rest;
+};
+/// Throws as `unpack_compressed_tensors` does.
+UnpackedTensors read_compressed_tensors(const NamedTensors& tensors, const Metadata& metadata);
 
 /// Puts the tensors of Lathe's own encoding (compress/encoding_graph.h) in the place of the packed
 /// ones, under the names that a graph of Lathe has for them. Throws Error(kBadFile) naming the

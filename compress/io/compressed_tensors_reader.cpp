@@ -183,15 +183,12 @@ QuantizedTensor read_packed(const Index& index, const std::string& module, const
   return out;
 }
 
-struct Unpacked {
-  std::vector<std::pair<std::string, QuantizedTensor>> weights;
-  NamedTensors rest;
-};
+}  // namespace
 
-Unpacked unpack(const NamedTensors& tensors, const Metadata& metadata) {
+UnpackedTensors read_compressed_tensors(const NamedTensors& tensors, const Metadata& metadata) {
   const Configuration configuration(metadata);
   const Index index(tensors.begin(), tensors.end());
-  Unpacked out;
+  UnpackedTensors out;
   for (const auto& [name, tensor] : tensors) {
     if (name.ends_with(kPacked)) {
       const std::string module = name.substr(0, name.size() - kPacked.size());
@@ -208,14 +205,12 @@ Unpacked unpack(const NamedTensors& tensors, const Metadata& metadata) {
   return out;
 }
 
-}  // namespace
-
 bool is_compressed_tensors(const Metadata& metadata) {
   return metadata.count(kQuantizationConfigKey) > 0;
 }
 
 NamedTensors unpack_compressed_tensors(const NamedTensors& tensors, const Metadata& metadata) {
-  Unpacked unpacked = unpack(tensors, metadata);
+  UnpackedTensors unpacked = read_compressed_tensors(tensors, metadata);
   NamedTensors out = std::move(unpacked.rest);
   Model names;  // gives each tensor the name that it has in a graph
   for (const auto& [name, quantized] : unpacked.weights) {
@@ -226,7 +221,7 @@ NamedTensors unpack_compressed_tensors(const NamedTensors& tensors, const Metada
 }
 
 Model compressed_tensor_set(const NamedTensors& tensors, const Metadata& metadata) {
-  const Unpacked unpacked = unpack(tensors, metadata);
+  const UnpackedTensors unpacked = read_compressed_tensors(tensors, metadata);
   Model model;
   std::vector<Output> outputs;
   for (const auto& [name, tensor] : unpacked.rest) {
