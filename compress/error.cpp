@@ -44,9 +44,9 @@ Error::Error(ErrorCode code, std::string message, std::string where, std::string
 
 Error Error::within(std::string_view outer) const {
   const std::string separator = where_.empty() || where_.front() == '/' ? ": " : ", ";
-  return Error(code_, message_,
-               where_.empty() ? std::string(outer) : fmt::format("{}{}{}", outer, separator, where_),
-               hint_);
+  return Error(
+      code_, message_,
+      where_.empty() ? std::string(outer) : fmt::format("{}{}{}", outer, separator, where_), hint_);
 }
 
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
@@ -71,8 +71,8 @@ std::string did_you_mean(std::string_view word, const std::vector<std::string>& 
 namespace detail {
 
 void check_failed(const char* condition, const char* file, int line, const std::string& message) {
-  throw std::logic_error(
-      fmt::format("{} (this is a bug in Lathe: {} does not hold at {}:{})", message, condition, file, line));
+  throw std::logic_error(fmt::format("{} (this is a bug in Lathe: {} does not hold at {}:{})",
+                                     message, condition, file, line));
 }
 
 }  // namespace detail

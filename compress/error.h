@@ -21,8 +21,8 @@ enum class ErrorCode {
 /// An error that the user can act on.
 ///
 /// `message` says what was found and what it should have been, in lower case without a full stop.
-/// `where` is a JSON pointer into a recipe, a file with a byte offset, or a parameter's name; it may
-/// be empty. `hint` says what to do; it may be empty. `what()` is "where: message (hint)".
+/// `where` is a JSON pointer into a recipe, a file with a byte offset, or a parameter's name; it
+/// may be empty. `hint` says what to do; it may be empty. `what()` is "where: message (hint)".
 class Error : public std::runtime_error {
  public:
   Error(ErrorCode code, std::string message, std::string where = {}, std::string hint = {});
@@ -32,7 +32,8 @@ class Error : public std::runtime_error {
   const std::string& where() const { return where_; }
   const std::string& hint() const { return hint_; }
 
-  /// The same error seen from further out: `outer` is put in front of `where` ("a.json" + "/steps").
+  /// The same error seen from further out: `outer` is put in front of `where` ("a.json" +
+  /// "/steps").
   Error within(std::string_view outer) const;
 
  private:
@@ -54,9 +55,9 @@ namespace detail {
 }  // namespace compress
 
 /// Stops on a bug of ours (std::logic_error; exit code 3). Never for what a user can cause.
-#define COMPRESS_CHECK(condition, message)                                              \
-  do {                                                                                  \
-    if (!(condition)) {                                                                 \
-      ::compress::detail::check_failed(#condition, __FILE__, __LINE__, (message));      \
-    }                                                                                   \
+#define COMPRESS_CHECK(condition, message)                                         \
+  do {                                                                             \
+    if (!(condition)) {                                                            \
+      ::compress::detail::check_failed(#condition, __FILE__, __LINE__, (message)); \
+    }                                                                              \
   } while (false)

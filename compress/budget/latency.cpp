@@ -28,8 +28,8 @@ Latency summarise(std::vector<double> times) {
 
 }  // namespace
 
-std::vector<Latency> measure_latency(const std::vector<std::function<void()>>& runs,
-                                     const LatencyOptions& options) {
+std::vector<Latency> time_in_turns(const std::vector<std::function<void()>>& runs,
+                                   const LatencyOptions& options) {
   const double budget_ms = options.seconds * 1000.0 * static_cast<double>(runs.size());
   for (const double share : {0.1, 1.0}) {
     std::vector<std::vector<double>> times(runs.size());
@@ -58,7 +58,7 @@ std::vector<Latency> measure_latency(const std::vector<const Model*>& models,
     runs.emplace_back(
         [model, inputs = example_inputs(*model, options.batch)] { model->forward(inputs); });
   }
-  return measure_latency(runs, options);
+  return time_in_turns(runs, options);
 }
 
 }  // namespace compress

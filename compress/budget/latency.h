@@ -32,7 +32,7 @@ std::vector<Latency> measure_latency(const std::vector<const Model*>& models,
                                      const LatencyOptions& options = {});
 
 /// The same for any callables, for comparisons with other runtimes.
-std::vector<Latency> measure_latency(const std::vector<std::function<void()>>& runs,
-                                     const LatencyOptions& options = {});
+std::vector<Latency> time_in_turns(const std::vector<std::function<void()>>& runs,
+                                   const LatencyOptions& options = {});
 
 }  // namespace compress

@@ -76,9 +76,9 @@ class ProgramWriter {
   void write() {
     write_tensors();
     const std::string program = program_json().dump();
-    zip_.add(kRoot + "models/model.json", program);
+    zip_.add_deflated(kRoot + "models/model.json", program);
     zip_.add(kRoot + "data/sample_inputs/model.pt", std::string_view());
-    zip_.add(kRoot + "extra/lathe.json", extra_json().dump());
+    zip_.add_deflated(kRoot + "extra/lathe.json", extra_json().dump());
     zip_.add(kRoot + "archive_format", std::string_view("pt2"));
     zip_.add(kRoot + "archive_version", std::string_view("0"));
     zip_.add(kRoot + ".data/version", std::string_view("6\n"));
@@ -137,10 +137,10 @@ void ProgramWriter::write_tensors() {
     config[tensor.name] = payload;
     for (const std::string& alias : tensor.aliases) config[alias] = payload;
   }
-  zip_.add(kRoot + "data/weights/model_weights_config.json",
-           ordered_json{{"config", weights}}.dump());
-  zip_.add(kRoot + "data/constants/model_constants_config.json",
-           ordered_json{{"config", constants}}.dump());
+  zip_.add_deflated(kRoot + "data/weights/model_weights_config.json",
+                    ordered_json{{"config", weights}}.dump());
+  zip_.add_deflated(kRoot + "data/constants/model_constants_config.json",
+                    ordered_json{{"config", constants}}.dump());
 }
 
 json ProgramWriter::input_spec(const NamedTensor& tensor, const std::string& name,

@@ -20,19 +20,39 @@ constexpr uint32_t kMax32 = 0xffffffffu;
 constexpr uint16_t kDate = 0x0021, kTime = 0;
 constexpr uint16_t kVersion = 45;  // 4.5: zip64
 constexpr uint16_t kUtf8Names = 1u << 11;
+constexpr uint16_t kStored = 0, kDeflated = 8;
 constexpr size_t kCrcPiece = size_t{4} << 20;
 
 // The fields that a local header and a directory entry share, from "version needed" to the sizes.
-void append_common(std::string& to, uint32_t crc32, uint64_t size) {
+void append_common(std::string& to, uint16_t method, uint32_t crc32, uint64_t stored_size,
+                   uint64_t size) {
   append_le<uint16_t>(to, kVersion);
   append_le<uint16_t>(to, kUtf8Names);
-  append_le<uint16_t>(to, 0);  // stored
+  append_le<uint16_t>(to, method);
   append_le<uint16_t>(to, kTime);
   append_le<uint16_t>(to, kDate);
   append_le<uint32_t>(to, crc32);
-  const auto size32 = static_cast<uint32_t>(std::min<uint64_t>(size, kMax32));
-  append_le<uint32_t>(to, size32);
-  append_le<uint32_t>(to, size32);
+  append_le<uint32_t>(to, static_cast<uint32_t>(std::min<uint64_t>(stored_size, kMax32)));
+  append_le<uint32_t>(to, static_cast<uint32_t>(std::min<uint64_t>(size, kMax32)));
+}
+
+// `text` as a raw deflate stream, or nothing if that is not smaller.
+std::string deflate_text(std::string_view text) {
+  z_stream stream{};
+  if (text.empty() || text.size() >= kMax32) return {};
+  if (deflateInit2(&stream, Z_BEST_COMPRESSION, Z_DEFLATED, -MAX_WBITS, 8, Z_DEFAULT_STRATEGY) !=
+      Z_OK) {
+    return {};
+  }
+  std::string out(text.size(), '\0');
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
+  stream.avail_in = static_cast<uInt>(text.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  const bool smaller = ::deflate(&stream, Z_FINISH) == Z_STREAM_END;
+  out.resize(smaller ? stream.total_out : 0);
+  deflateEnd(&stream);
+  return out;
 }
 
 }  // namespace
@@ -60,6 +80,18 @@ uint32_t zip_crc32(std::span<const std::byte> bytes) {
 ZipWriter::ZipWriter(const std::filesystem::path& path) : file_(path) {}
 
 void ZipWriter::add(const std::string& name, std::span<const std::byte> contents) {
+  add_entry(name, contents, kStored, contents.size(), zip_crc32(contents));
+}
+
+void ZipWriter::add_deflated(const std::string& name, std::string_view text) {
+  const std::string deflated = deflate_text(text);
+  if (deflated.empty()) return add(name, text);
+  add_entry(name, std::as_bytes(std::span(deflated)), kDeflated, text.size(),
+            zip_crc32(std::as_bytes(std::span(text))));
+}
+
+void ZipWriter::add_entry(const std::string& name, std::span<const std::byte> stored,
+                          uint16_t method, uint64_t size, uint32_t checksum) {
   const std::string problem = zip_name_problem(name);
   if (!problem.empty() || name.back() == '/') {
     throw Error(ErrorCode::kInvalidArgument,
@@ -70,9 +102,7 @@ void ZipWriter::add(const std::string& name, std::span<const std::byte> contents
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("two archive entries are named `{}`", name));
   }
-  const uint64_t size = contents.size();
   const uint64_t header_offset = file_.size();
-  const uint32_t checksum = zip_crc32(contents);
 
   std::string extra;
   if (size >= kMax32) {
@@ -90,12 +120,12 @@ void ZipWriter::add(const std::string& name, std::span<const std::byte> contents
 
   std::string header;
   append_le<uint32_t>(header, 0x04034b50);
-  append_common(header, checksum, size);
+  append_common(header, method, checksum, stored.size(), size);
   append_le<uint16_t>(header, static_cast<uint16_t>(name.size()));
   append_le<uint16_t>(header, static_cast<uint16_t>(extra.size()));
   file_.append(header + name + extra);
-  file_.append(contents);
-  records_.push_back({name, size, header_offset, checksum});
+  file_.append(stored);
+  records_.push_back({name, method, stored.size(), size, header_offset, checksum});
 }
 
 void ZipWriter::finish() {
@@ -116,7 +146,7 @@ void ZipWriter::finish() {
     std::string entry;
     append_le<uint32_t>(entry, 0x02014b50);
     append_le<uint16_t>(entry, kVersion);
-    append_common(entry, record.crc32, record.size);
+    append_common(entry, record.method, record.crc32, record.stored_size, record.size);
     append_le<uint16_t>(entry, static_cast<uint16_t>(record.name.size()));
     append_le<uint16_t>(entry, static_cast<uint16_t>(extra.size()));
     entry.append(10, '\0');  // comment size, disk, attributes

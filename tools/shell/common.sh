@@ -65,7 +65,7 @@ need_torch() {
   say "installing torch $torch_version for the CPU into $own (200 MB; set LATHE_TORCH=DIR to use one that you have)"
   python3 -m venv --clear "$own" ||
     fail "could not create the virtual environment $own" "install python3-venv, and check that the folder is writable"
-  local pip=("$own/bin/python" -m pip install --quiet --disable-pip-version-check)
+  local pip=("$own/bin/python" -m pip install -qq --disable-pip-version-check)
   # The default index serves PCs with a GPU build of several GB, so PyTorch's CPU index goes first.
   local cpu_index=https://download.pytorch.org/whl/cpu
   if "$own/bin/python" -c "import urllib.request as u; u.urlopen('$cpu_index/torch/', timeout=5)" 2>/dev/null; then
