@@ -55,8 +55,10 @@ def path_problems(page, source):
 
 def option_problems(page, lathe):
     sections = dict(re.findall(r"^## `lathe (\w+)[^\n]*\n(.*?)(?=^## |\Z)", page.read_text(), re.M | re.S))
+
     def help_of(*names):
         return subprocess.run([lathe, *names, "--help"], check=True, capture_output=True, text=True).stdout
+
     commands = re.findall(r"^  (\w+)  ", help_of().split("Subcommands:")[1].split("\n\n")[0], re.M)
     if len(commands) < 5:
         yield f"{lathe} --help lists the subcommands {commands}"
@@ -64,7 +66,7 @@ def option_problems(page, lathe):
         if command not in sections:
             yield f"{page}: no section for lathe {command}"
             continue
-        options = set(re.findall(r"--[a-z][a-z-]+", help_of(command).split("Options:")[1].split("Start here")[0]))
+        options = set(re.findall(r"^  (?:-\w, ?)?(--[a-z][a-z-]+)", help_of(command), re.M))
         said = set(re.findall(r"`(?:-\w, )?(--[a-z][a-z-]+)", without_code(sections[command]))) | EVERYWHERE
         title = re.search(rf"^## `lathe {command}([^\n]*)", page.read_text(), re.M)[1]
         said |= set(re.findall(r"--[a-z][a-z-]+", title))
