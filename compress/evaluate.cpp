@@ -158,12 +158,18 @@ std::vector<double> evaluate(const Model& model, const DatasetPtr& data,
   loader_options.threads = options.loader_threads;
   Loader loader(data, loader_options);
   const at::NoGradGuard no_grad;
+  const c10::Device device = model.device();
   Sums sums;
   int64_t done = 0;
   while (std::optional<Batch> batch = loader.next()) {
+    for (at::Tensor& input : batch->inputs) input = input.to(device);
     const std::vector<at::Tensor> outputs = model.forward(batch->inputs);
     if (outputs.empty()) throw Error(ErrorCode::kInvalidArgument, "the model returns no tensor");
-    add_batch(outputs.front(), batch->labels, sums);
+    try {
+      add_batch(outputs.front().cpu(), batch->labels, sums);
+    } catch (const Error& error) {
+      throw error.where().empty() ? error.within(data->info().name) : error;
+    }
     done += batch->size();
     if (options.on_progress) options.on_progress(done, data->size());
   }

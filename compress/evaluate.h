@@ -39,7 +39,8 @@ struct EvaluateOptions {
   std::function<void(int64_t samples_done, int64_t samples_total)> on_progress;
 };
 
-/// One figure for each metric, over all samples of the data set, in the mode that the model is in.
+/// One figure for each metric, over all samples of the data set, in the mode and on the device
+/// that the model is in.
 /// Logits are [n, classes] with labels [n], or [n, length, classes] with labels [n, length].
 /// Throws Error(kInvalidArgument) before the run if the samples do not fit the model's input or
 /// have no labels, Error(kRunFailed) for logits that are not finite or labels out of range.

@@ -192,4 +192,11 @@ void Model::to(c10::Device device) {
   }
 }
 
+c10::Device Model::device() const {
+  for (const NamedTensor& tensor : tensors_) {
+    if (tensor.tensor.defined()) return tensor.tensor.device();
+  }
+  return at::kCPU;
+}
+
 }  // namespace compress

@@ -86,6 +86,8 @@ class Model {
 
   /// Moves every tensor.
   void to(c10::Device device);
+  /// Where its tensors are (the first one's; of a model without tensors the CPU).
+  c10::Device device() const;
 
   /// Free text that travels with the model: `lathe.provenance`, format versions, class names.
   std::map<std::string, std::string> metadata;

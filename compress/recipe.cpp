@@ -15,8 +15,8 @@ namespace compress {
 namespace {
 
 constexpr int kVersion = 1;  // of the recipe format
-const std::vector<std::string> kKeys = {"$schema", "lathe", "name",     "seed",    "data",
-                                        "steps", "evaluate", "include", "variables"};
+const std::vector<std::string> kKeys = {"$schema", "lathe",    "name",    "seed",     "data",
+                                        "steps",   "evaluate", "include", "variables"};
 
 void read_version(const Json& json, Problems& problems) {
   if (!json.contains("lathe")) {
@@ -135,7 +135,8 @@ bool looks_like_line(const std::string& text) {
 
 }  // namespace
 
-Recipe read_recipe(const RecipeSource& source, const PassRegistry& registry) {
+Recipe read_recipe(const RecipeSource& source, const PassRegistry& registry,
+                   const SectionReader& read_sections) {
   Recipe recipe;
   recipe.file = source.file;
   Problems problems;
@@ -156,20 +157,27 @@ Recipe read_recipe(const RecipeSource& source, const PassRegistry& registry) {
       read_step(json["steps"][i], fmt::format("/steps/{}", i), registry, recipe.steps, problems);
     }
   }
+  if (read_sections) read_sections(recipe, problems);
   at_origins(problems, source.step_origins).throw_if_any(source.file);
   return recipe;
 }
 
 Recipe load_recipe(const std::string& file_or_line, const PassRegistry& registry,
-                   const std::vector<std::string>& settings) {
+                   const std::vector<std::string>& settings, const SectionReader& read_sections) {
   std::error_code ignored;
+  if (file_or_line.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "is empty", "the recipe",
+                "name a file, or passes in one line: prune.magnitude{sparsity=0.5}");
+  }
   const bool is_line =
       file_or_line.find('{') != file_or_line.npos ||
       (looks_like_line(file_or_line) && !std::filesystem::exists(file_or_line, ignored));
-  if (!is_line) return read_recipe(load_recipe_source(file_or_line, settings), registry);
+  if (!is_line) {
+    return read_recipe(load_recipe_source(file_or_line, settings), registry, read_sections);
+  }
   RecipeSource source{{}, parse_recipe_line(file_or_line), {}};
   apply_settings(source, settings);
-  return read_recipe(source, registry);
+  return read_recipe(source, registry, read_sections);
 }
 
 Json recipe_json(const Recipe& recipe) {

@@ -17,6 +17,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -71,12 +72,18 @@ RecipeSource parse_recipe_source(std::string_view text, const std::string& file 
 /// What `load_recipe_source` does after merging: settings, then variables.
 void apply_settings(RecipeSource& source, const std::vector<std::string>& settings);
 
+/// Reads what a recipe holds besides its steps (the sections `data` and `evaluate`), so that its
+/// problems are told together with those of the steps.
+using SectionReader = std::function<void(const Recipe&, Problems&)>;
+
 /// Checks and reads a recipe. Throws Error(kInvalidArgument) with all problems.
-Recipe read_recipe(const RecipeSource& source, const PassRegistry& registry);
+Recipe read_recipe(const RecipeSource& source, const PassRegistry& registry,
+                   const SectionReader& read_sections = {});
 
 /// Reads a recipe file; or, when `file_or_line` names no file and looks like one, a line of passes.
 Recipe load_recipe(const std::string& file_or_line, const PassRegistry& registry,
-                   const std::vector<std::string>& settings = {});
+                   const std::vector<std::string>& settings = {},
+                   const SectionReader& read_sections = {});
 
 /// The canonical JSON: every option of every pass, in declared order. Reading it gives the same
 /// recipe.

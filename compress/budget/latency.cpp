@@ -2,9 +2,11 @@
 
 #include "compress/budget/latency.h"
 
+#include "compress/error.h"
 #include "compress/graph/shapes.h"
 
 #include <c10/core/GradMode.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 #include <chrono>
@@ -55,8 +57,19 @@ std::vector<Latency> measure_latency(const std::vector<const Model*>& models,
   const at::NoGradGuard no_grad;
   std::vector<std::function<void()>> runs;
   for (const Model* model : models) {
-    runs.emplace_back(
-        [model, inputs = example_inputs(*model, options.batch)] { model->forward(inputs); });
+    if (model->is_tensor_set()) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "the model is a bare set of tensors and cannot be run", {},
+                  "give its architecture with --arch (see: lathe models)");
+    }
+    const c10::Device device = model->device();
+    std::vector<at::Tensor> inputs = example_inputs(*model, options.batch);
+    for (at::Tensor& input : inputs) input = input.to(device);
+    runs.emplace_back([model, device, inputs = std::move(inputs)] {
+      model->forward(inputs);
+      // Kernels of an accelerator run on after the call; their end is what counts.
+      if (!device.is_cpu()) c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(0);
+    });
   }
   return time_in_turns(runs, options);
 }

@@ -26,8 +26,8 @@ struct LatencyOptions {
 };
 
 /// Times `forward` without gradients of several models in turns (A B A B ...), so that a change of
-/// the machine's speed meets all alike. Inputs are `example_inputs`. The number of threads is
-/// LibTorch's of the caller. Throws what a run throws.
+/// the machine's speed meets all alike. Inputs are `example_inputs`, on the model's device. The
+/// number of threads is LibTorch's of the caller. Throws what a run throws.
 std::vector<Latency> measure_latency(const std::vector<const Model*>& models,
                                      const LatencyOptions& options = {});
 

@@ -48,7 +48,7 @@ void add_metrics(Table& table, const RunReport& report) {
     }
     const double after = report.after.metrics[i].second;
     table.add({metric_title(metric), metric_text(metric, before), metric_text(metric, after),
-               fmt::format("{:+.2f}", after - before)});
+               fmt::format("{:+.{}f}", after - before, higher_is_better(metric) ? 2 : 4)});
   }
 }
 
@@ -74,8 +74,8 @@ std::vector<std::string> report_remarks(const RunReport& report) {
   const ModelFigures &before = report.before, &after = report.after;
   if (after.file_bytes > 0 && after.file_bytes >= before.file_bytes) {
     remarks.push_back(after.cost.nonzeros < before.cost.nonzeros
-                          ? "the file is not smaller: masks store zeros beside the weights; save "
-                            "as .safetensors or quantize to make them pay"
+                          ? "the file is not smaller: a zero is stored like any other weight, in "
+                            ".pt2 beside its mask; quantize to store fewer bits"
                           : "the file is not smaller than before");
   }
   if (before.latency && after.latency &&
@@ -83,9 +83,11 @@ std::vector<std::string> report_remarks(const RunReport& report) {
     remarks.push_back("the model is slower than before");
   } else if (before.latency && after.latency &&
              after.latency->median_ms > 0.95 * before.latency->median_ms) {
-    remarks.push_back(
-        "the model is not faster: zeros and packed weights are multiplied like any others by the "
-        "kernels that ran");
+    const bool thinner = after.cost.nonzeros < before.cost.nonzeros ||
+                         after.cost.bits_per_weight < before.cost.bits_per_weight;
+    remarks.push_back(thinner ? "the model is not faster: zeros and packed weights are multiplied "
+                                "like any others by the kernels that ran"
+                              : "the model is not faster than before");
   }
   return remarks;
 }
@@ -130,7 +132,7 @@ std::string report_table(const RunReport& report) {
   } else {
     text += "\n";
   }
-  text += fmt::format("{} threads\n", report.threads);
+  text += count_of(report.threads, "thread") + "\n";
   for (const std::string& remark : report_remarks(report))
     text += fmt::format("note: {}\n", remark);
   return text;

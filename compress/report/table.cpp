@@ -97,6 +97,10 @@ std::string with_thousands(int64_t number) {
   return number < 0 ? "-" + digits : digits;
 }
 
+std::string count_of(int64_t number, std::string_view thing) {
+  return fmt::format("{} {}{}", with_thousands(number), thing, number == 1 ? "" : "s");
+}
+
 namespace {
 
 // Three significant digits with a decimal prefix.

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace compress {
@@ -37,6 +38,8 @@ class Table {
 
 /// 1234567 as "1,234,567".
 std::string with_thousands(int64_t number);
+/// "1 thread", "2 threads".
+std::string count_of(int64_t number, std::string_view thing);
 /// Bytes as "12.3 kB" (thousands, as file sizes are sold), exact below 1000.
 std::string bytes_text(int64_t bytes);
 /// Large counts as "40.6 M", exact below 1000.

@@ -8,6 +8,7 @@
 #include "compress/io/atomic_file.h"
 #include "compress/pass_manager.h"
 #include "compress/report/run_report.h"
+#include "compress/stream.h"
 #include "passes/registry.h"
 #include "tools/lathe/checkpoint.h"
 #include "tools/lathe/command.h"
@@ -17,8 +18,11 @@
 #include <ATen/Parallel.h>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
+#include <unistd.h>
 
+#include <exception>
 #include <memory>
 
 namespace lathe {
@@ -55,21 +59,37 @@ std::map<std::string, int64_t> parse_limits(const std::vector<std::string>& limi
   return parsed;
 }
 
+// That the folder is there or can be made, found out before hours of work.
+void check_folder(const fs::path& folder) {
+  std::error_code missing;
+  fs::path nearest = fs::absolute(folder);
+  while (!fs::exists(nearest, missing) && nearest.has_relative_path()) {
+    nearest = nearest.parent_path();
+  }
+  if (!fs::is_directory(nearest, missing)) {
+    throw Error(ErrorCode::kIo, fmt::format("`{}` is a file, not a folder", nearest.string()),
+                "--report", "name a folder, which is made if it is not there");
+  }
+  if (access(nearest.c_str(), W_OK) != 0) {
+    throw Error(ErrorCode::kIo, fmt::format("`{}` cannot be written to", nearest.string()),
+                "--report", "name another folder");
+  }
+}
+
 void check_outputs(const Options& options) {
   if (options.outputs.empty() && !options.dry_run) {
     throw Error(ErrorCode::kInvalidArgument, "there is no output file", {},
                 "give one with -o OUT.pt2 or -o OUT.safetensors, or look first with --dry-run");
   }
   for (const std::string& output : options.outputs) compress::check_save_path(output);
-  if (!options.report.empty() && fs::exists(options.report) && !fs::is_directory(options.report)) {
-    throw Error(ErrorCode::kIo, "is a file, a folder was expected", options.report);
-  }
+  if (!options.report.empty()) check_folder(options.report);
 }
 
-// A shallow copy in inference mode, so that measuring changes nothing.
-Model for_measuring(const Model& model) {
+// A shallow copy in inference mode on the device to measure on, so that measuring changes nothing.
+Model for_measuring(const Model& model, c10::Device device = at::kCPU) {
   Model copy = model.clone(/*deep=*/false);
   copy.eval();
+  copy.to(device);
   return copy;
 }
 
@@ -94,14 +114,16 @@ void measure(const Model& model, const RecipeData& data, const std::string& titl
 int64_t bytes_in_format_of(const Model& model, const std::string& source, const fs::path& output) {
   std::error_code missing;
   if (fs::path(source).extension() == output.extension() && fs::exists(source, missing)) {
-    return static_cast<int64_t>(fs::file_size(source));
+    return compress::model_file_bytes(source);
   }
   const fs::path aside = output.parent_path() / fmt::format(".{}.before{}", output.stem().string(),
                                                             output.extension().string());
+  const std::shared_ptr<void> removed_at_the_end(nullptr, [&aside](void*) {
+    std::error_code ignored;
+    fs::remove(aside, ignored);
+  });
   compress::save_model(model, aside);
-  const auto bytes = static_cast<int64_t>(compress::model_file_bytes(aside));
-  fs::remove(aside, missing);
-  return bytes;
+  return compress::model_file_bytes(aside);
 }
 
 compress::RunOptions run_options(const Options& options, const compress::PassRegistry& registry,
@@ -133,18 +155,40 @@ compress::RunReport begin_report(const Options& options, const compress::Recipe&
   return report;
 }
 
+void write_report(const fs::path& folder, const compress::RunReport& report) {
+  std::error_code failed;
+  fs::create_directories(folder, failed);
+  if (failed) throw Error(ErrorCode::kIo, failed.message(), folder.string());
+  compress::write_file(folder / "report.json", compress::report_json(report).dump(2) + "\n");
+  compress::write_file(folder / "report.html", compress::report_html(report));
+  say(fmt::format("report: {}", (folder / "report.html").string()));
+}
+
+// The table is printed even when the report cannot be written.
 void print_report(const Options& options, const compress::RunReport& report) {
-  if (!options.report.empty()) {
-    std::error_code failed;
-    fs::create_directories(options.report, failed);
-    if (failed) throw Error(ErrorCode::kIo, failed.message(), options.report);
-    compress::write_file(fs::path(options.report) / "report.json",
-                         compress::report_json(report).dump(2) + "\n");
-    compress::write_file(fs::path(options.report) / "report.html", compress::report_html(report));
-    say(fmt::format("report: {}", (fs::path(options.report) / "report.html").string()));
+  std::exception_ptr failed;
+  try {
+    if (!options.report.empty()) write_report(options.report, report);
+  } catch (...) {
+    failed = std::current_exception();
   }
   print_result(options.json ? compress::report_json(report).dump(2) + "\n"
                             : compress::report_table(report));
+  if (failed) std::rethrow_exception(failed);
+}
+
+// "weights_zeroed 30,735, scale_bytes 64; 0.12 s".
+std::string step_summary(const compress::StepResult& result) {
+  std::vector<std::string> parts;
+  for (const auto& [name, count] : result.counts) {
+    parts.push_back(fmt::format("{} {}", name, compress::with_thousands(count)));
+  }
+  for (const auto& [name, figure] : result.measures) {
+    parts.push_back(fmt::format("{} {:.4g}", name, figure));
+  }
+  if (result.change == compress::Change::kNone) parts.emplace_back("nothing to change");
+  return fmt::format("  {}{}{:.2f} s", fmt::join(parts, ", "), parts.empty() ? "" : "; ",
+                     result.seconds);
 }
 
 // What the run would give: the steps work on a copy, nothing is measured on data, nothing is
@@ -180,39 +224,99 @@ std::vector<compress::StepResult> run_steps(const Options& options, const compre
     model = std::move(saved->model);
     run.resume = &saved->state;
   }
+  std::unique_ptr<ProgressLine> progress;
   run.on_step_begin = [&](size_t step, const compress::Step& what) {
     say(fmt::format("step {} of {}: {}", step + 1, recipe.steps.size(),
                     compress::print_step(what)));
+    progress = std::make_unique<ProgressLine>(std::string(what.pass->info().id));
   };
+  run.on_progress = [&](size_t, int64_t done, int64_t total) { progress->update(done, total); };
   run.on_step_end = [&](const Model& now, const compress::RunState& state) {
+    progress.reset();
+    say(step_summary(state.results.back()));
     checkpoint.save(now, state);
   };
   return compress::run_recipe(recipe, model, run).steps;
 }
 
+// Below this many bytes of tensors the ordinary way is quick and does more: it can be resumed, and
+// its result is measured.
+constexpr int64_t kStreamedBytes = int64_t{256} << 20;
+
+int64_t tensor_bytes(const Model& model) {
+  int64_t bytes = 0;
+  for (const compress::NamedTensor& named : model.tensors()) {
+    if (named.tensor.defined()) bytes += static_cast<int64_t>(named.tensor.nbytes());
+  }
+  return bytes;
+}
+
+// Whether tensors can pass through one at a time: nothing that was asked for needs them together.
+bool streams(const Options& options, const compress::Recipe& recipe, const RecipeData& data,
+             const Model& model) {
+  return !options.dry_run && !options.resume && !options.verify && options.limits.empty() &&
+         options.print_after.empty() && options.stop_after.empty() && !data.test &&
+         options.outputs.size() == 1 && options.outputs.front().ends_with(".safetensors") &&
+         compress::can_stream(recipe) && compress::can_stream(model) &&
+         tensor_bytes(model) >= kStreamedBytes;
+}
+
+void run_streamed(const Options& options, const compress::Recipe& recipe, const RecipeData& data,
+                  const Model& model) {
+  const fs::path output = options.outputs.front();
+  say("one tensor at a time, as every step allows it");
+  compress::RunReport report = begin_report(options, recipe, data);
+  ProgressLine progress("compressing");
+  compress::StreamOptions stream;
+  stream.on_message = [](const std::string& message) { say(message); };
+  stream.on_progress = [&](int64_t done, int64_t total) { progress.update(done, total); };
+  compress::StreamResult result = compress::stream_recipe(recipe, model, output, stream);
+  for (const std::string& note : result.notes) say(note);
+  report.steps = std::move(result.steps);
+  report.before.cost = std::move(result.before);
+  report.before.file_bytes = fs::path(options.model.source).extension() == output.extension()
+                                 ? compress::model_file_bytes(options.model.source)
+                                 : report.before.cost.payload_bytes;
+  report.after.cost = std::move(result.after);
+  report.after.file_bytes = compress::model_file_bytes(output);
+  report.after.source = output.string();
+  report.output = output.string();
+  print_report(options, report);
+}
+
 void run(const Options& options) {
   options.compute.apply();
   const compress::PassRegistry registry = compress::builtin_passes();
-  const compress::Recipe recipe = compress::load_recipe(options.recipe, registry, options.settings);
+  RecipeSections sections;
+  const compress::Recipe recipe =
+      compress::load_recipe(options.recipe, registry, options.settings,
+                            [&](const compress::Recipe& read, compress::Problems& problems) {
+                              sections = read_sections(read, problems);
+                            });
   check_outputs(options);
-  const RecipeData data = open_recipe_data(recipe);
+  parse_limits(options.limits, registry);
+  const RecipeData data = open_recipe_data(recipe, sections);
   Model model = load(options.model);
   if (data.test) compress::require_fit(model, data.test->info());
+  if (streams(options, recipe, data, model)) return run_streamed(options, recipe, data, model);
   const compress::RunOptions run_with = run_options(options, registry, data);
   compress::check_recipe(recipe, model, run_with).throw_if_any(recipe.file);
   if (options.dry_run) return dry_run(options, recipe, model, data, run_with);
 
   compress::RunReport report = begin_report(options, recipe, data);
-  const Model original = for_measuring(model.clone());
-  measure(original, data, "measuring the original", report.before);
+  const c10::Device device = options.compute.where();
   const fs::path output = options.outputs.front();
-  report.before.file_bytes = bytes_in_format_of(original, options.model.source, output);
+  report.before.file_bytes = bytes_in_format_of(model, options.model.source, output);
+  const Model original = for_measuring(model.clone(), device);
+  measure(original, data, "measuring the original", report.before);
 
   report.steps = run_steps(options, recipe, model, run_with);
-  for (const std::string& path : options.outputs) compress::save_model(model, path);
+  for (const std::string& path : options.outputs) {
+    for (const std::string& note : compress::save_model(model, path)) say(path + ": " + note);
+  }
 
   // From here on only what the file says counts.
-  const Model written = for_measuring(compress::load_model(output.string()));
+  const Model written = for_measuring(compress::load_model(output.string()), device);
   report.output = output.string();
   report.after.source = output.string();
   measure(written, data, "measuring the result", report.after);
@@ -238,32 +342,47 @@ void add_apply(CLI::App& app) {
       ->add_option(
           "RECIPE", options->recipe,
           "a recipe file, or passes in one line: 'prune.magnitude{sparsity=0.5},quantize.weights'")
-      ->required();
+      ->required()
+      ->type_name("");
   options->model.add_to(*command);
-  command->add_option(
-      "-o,--output", options->outputs,
-      "the .pt2 or .safetensors file to write; may be repeated, the first one is measured");
-  command->add_option("--set", options->settings,
-                      "change the recipe: steps.0.sparsity=0.4; may be repeated");
-  command->add_flag("--dry-run", options->dry_run, "show what would come out, write nothing");
-  command->add_flag("--resume", options->resume,
-                    "go on after the last finished step of an interrupted run");
-  command->add_option("--report", options->report, "a folder for report.json and report.html");
+  add_repeatable(
+      *command, "-o,--output", options->outputs,
+      "the .pt2 or .safetensors file to write; may be repeated, the first one is measured", "OUT");
+  add_repeatable(*command, "--set", options->settings,
+                 "change the recipe: steps.0.sparsity=0.4; may be repeated", "KEY=VALUE");
+  CLI::Option* dry =
+      command->add_flag("--dry-run", options->dry_run, "show what would come out, write nothing");
+  command
+      ->add_flag("--resume", options->resume,
+                 "go on after the last finished step of an interrupted run")
+      ->excludes(dry);
+  command->add_option("--report", options->report, "a folder for report.json and report.html")
+      ->type_name("DIR")
+      ->excludes(dry);
   command->add_flag("--verify", options->verify,
                     "check the model after every step against what its pass promises");
-  command->add_option("--print-after", options->print_after,
-                      "print the model after this pass (or `all`)");
-  command->add_option("--stop-after", options->stop_after,
-                      "stop after this pass or step number (from 0)");
-  command->add_option("--limit", options->limits,
-                      "PASS=N: let a pass change at most N weights, to bisect a problem");
+  add_repeatable(*command, "--print-after", options->print_after,
+                 "print the model after this pass (or `all`); may be repeated", "PASS");
+  command
+      ->add_option("--stop-after", options->stop_after,
+                   "stop after this pass or step number (from 0)")
+      ->type_name("PASS");
+  add_repeatable(*command, "--limit", options->limits,
+                 "let a pass change at most N weights, to bisect a problem; may be repeated",
+                 "PASS=N");
   command
       ->add_option("--latency-seconds", options->latency_seconds,
                    "time spent on measuring each model's latency")
       ->capture_default_str()
-      ->check(CLI::Range(0.01, 3600.0));
+      ->type_name("S")
+      ->check(within(0.01, 3600.0));
   command->add_flag("--json", options->json, "print the report as JSON");
   options->compute.add_to(*command);
+  command->footer(
+      "Examples:\n"
+      "  lathe apply recipes/models/cifar10-int4.json resnet20.pt2 -o small.pt2 --report report\n"
+      "  lathe apply 'prune.magnitude{sparsity=0.5}' resnet20.pt2 --dry-run\n"
+      "The model is measured on --device; the passes work on the CPU.");
   command->callback([options] { run(*options); });
 }
 

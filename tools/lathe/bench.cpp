@@ -1,6 +1,7 @@
 // lathe bench: latency and throughput of a model, alone or against another.
 
 #include "compress/budget/latency.h"
+#include "compress/error.h"
 #include "compress/report/table.h"
 #include "tools/lathe/command.h"
 #include "tools/lathe/terminal.h"
@@ -32,9 +33,16 @@ void run(const Options& options) {
     sources.push_back(options.against);
     models.push_back(load({options.against, options.against_architecture}));
   }
+  for (size_t i = 0; i < models.size(); ++i) {
+    if (!models[i].is_tensor_set()) continue;
+    throw compress::Error(compress::ErrorCode::kInvalidArgument,
+                          "is a bare set of tensors and cannot be run", sources[i],
+                          "give its architecture with --arch (see: lathe models)");
+  }
   std::vector<const compress::Model*> pointers;
   for (compress::Model& model : models) {
     model.eval();
+    model.to(options.compute.where());
     pointers.push_back(&model);
   }
   const std::vector<compress::Latency> latencies =
@@ -50,12 +58,12 @@ void run(const Options& options) {
   for (size_t i = 0; i < latencies.size(); ++i) {
     const compress::Latency& latency = latencies[i];
     const double rate = 1000.0 * static_cast<double>(options.latency.batch) / latency.median_ms;
-    // Of the first model against this one.
-    const double speed = latency.median_ms / latencies[0].median_ms;
+    // Of this model against the first.
+    const double speed = latencies[0].median_ms / latency.median_ms;
     table.add({sources[i], fmt::format("{:.3f}", latency.median_ms),
                fmt::format("{:.3f}", latency.low_ms), fmt::format("{:.3f}", latency.high_ms),
                fmt::format("{:.1f}", rate), std::to_string(latency.runs),
-               i == 0 ? "" : fmt::format("1 / {:.2f}", speed)});
+               fmt::format("{:.3g} x", speed)});
     rows.push_back({{"model", sources[i]},
                     {"batch", options.latency.batch},
                     {"threads", at::get_num_threads()},
@@ -67,13 +75,8 @@ void run(const Options& options) {
   }
   if (options.json) return print_result(rows.dump(2) + "\n");
   print_result(table.text());
-  std::string summary = fmt::format("batch {}, {} threads, no gradients", options.latency.batch,
-                                    at::get_num_threads());
-  if (latencies.size() == 2) {
-    summary += fmt::format("; {} is {:.2f} times as fast as {}", sources[0],
-                           latencies[1].median_ms / latencies[0].median_ms, sources[1]);
-  }
-  print_result(summary + "\n");
+  print_result(fmt::format("batch {}, {}, no gradients\n", options.latency.batch,
+                           compress::count_of(at::get_num_threads(), "thread")));
 }
 
 }  // namespace
@@ -82,15 +85,21 @@ void add_bench(CLI::App& app) {
   const auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("bench", "Measure a model's latency");
   options->model.add_to(*command);
-  command->add_option("--against", options->against, "a second model, run in turns with the first");
-  command->add_option("--against-arch", options->against_architecture,
-                      "its architecture, if it holds weights only");
+  command->add_option("--against", options->against, "a second model, run in turns with the first")
+      ->type_name("MODEL");
+  command
+      ->add_option("--against-arch", options->against_architecture,
+                   "its architecture, if it holds weights only")
+      ->type_name("NAME");
   command->add_option("--batch", options->latency.batch, "samples in one run")
       ->capture_default_str()
-      ->check(CLI::Range(1, 1 << 20));
+      ->type_name("N")
+      ->check(within(1, 1 << 20));
   command->add_option("--seconds", options->latency.seconds, "time spent on each model")
       ->capture_default_str()
-      ->check(CLI::Range(0.01, 3600.0));
+      ->type_name("S")
+      ->check(within(0.01, 3600.0));
+  command->footer("Example: lathe bench zoo:resnet20-cifar10 --against small.pt2 --batch 32");
   command->add_flag("--json", options->json, "print JSON");
   options->compute.add_to(*command);
   command->callback([options] { run(*options); });

@@ -2,12 +2,15 @@
 
 #pragma once
 
+#include <c10/core/Device.h>
+
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace lathe {
 
@@ -31,6 +34,7 @@ inline constexpr const char* kModelHelp =
 /// A model on the command line, with the architecture that a bare file of weights needs.
 struct ModelArgument {
   std::string source, architecture;
+  /// `name` is the placeholder in the help; --arch, or --arch-b of the second of two models.
   void add_to(CLI::App& command, const std::string& name = "MODEL");
 };
 
@@ -41,6 +45,25 @@ struct ComputeOptions {
   void add_to(CLI::App& command);
   /// Sets LibTorch's number of threads. Throws compress::Error for a device that is not there.
   void apply() const;
+  c10::Device where() const { return c10::Device(device); }
 };
+
+/// An option that may be repeated and takes one value each time, so that the words behind it stay
+/// what they are: `-o a.pt2 RECIPE MODEL`.
+template <class T>
+CLI::Option* add_repeatable(CLI::App& command, const std::string& name, std::vector<T>& values,
+                            const std::string& description, const std::string& placeholder) {
+  return command.add_option(name, values, description)
+      ->type_name(placeholder)
+      ->allow_extra_args(false);
+}
+
+/// A range check that does not print itself into the help.
+template <class T>
+CLI::Validator within(T least, T most) {
+  CLI::Validator validator = CLI::Range(least, most);
+  validator.description("");
+  return validator;
+}
 
 }  // namespace lathe

@@ -171,6 +171,7 @@ void add_diff(CLI::App& app) {
   options->a.add_to(*command, "A");
   options->b.add_to(*command, "B");
   command->add_flag("--json", options->json, "print JSON");
+  command->footer("Example: lathe diff resnet20.pt2 resnet20-small.pt2");
   command->callback([options] { run(*options); });
 }
 

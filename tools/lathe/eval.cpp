@@ -26,10 +26,11 @@ struct Options {
 
 void run(const Options& options) {
   options.compute.apply();
-  const compress::DatasetPtr data = compress::open_data(compress::parse_data_spec(options.data));
-  const compress::Model model = load(options.model);
   std::vector<compress::Metric> metrics;
   for (const std::string& name : options.metrics) metrics.push_back(compress::parse_metric(name));
+  const compress::DatasetPtr data = compress::open_data(compress::parse_data_spec(options.data));
+  compress::Model model = load(options.model);
+  model.to(options.compute.where());
   ProgressLine progress("evaluating");
   compress::EvaluateOptions evaluate_options;
   evaluate_options.batch_size = options.batch;
@@ -59,13 +60,16 @@ void add_eval(CLI::App& app) {
       ->add_option(
           "--data", options->data,
           "the data: cifar10:test,normalize=imagenet, images:DIR, tensors:FILE, text:FILE or JSON")
-      ->required();
-  command
-      ->add_option("--metric", options->metrics, "top1, top5, loss or perplexity; may be repeated")
-      ->capture_default_str();
+      ->required()
+      ->type_name("DATA");
+  add_repeatable(*command, "--metric", options->metrics,
+                 "top1, top5, loss or perplexity; may be repeated (default: top1)", "METRIC");
   command->add_option("--batch", options->batch, "samples that run at once")
       ->capture_default_str()
-      ->check(CLI::Range(1, 1 << 20));
+      ->type_name("N")
+      ->check(within(1, 1 << 20));
+  command->footer(
+      "Example: lathe eval resnet20.pt2 --data cifar10:test --metric top1 --metric loss");
   command->add_flag("--json", options->json, "print JSON");
   options->compute.add_to(*command);
   command->callback([options] { run(*options); });

@@ -8,29 +8,39 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+
 namespace lathe {
 
 using compress::DataSection;
 using compress::Problems;
 
-RecipeData open_recipe_data(const compress::Recipe& recipe) {
-  Problems problems;
-  DataSection section;
-  if (!recipe.data.is_null()) section = compress::read_data_section(recipe.data, "/data", problems);
-  RecipeData opened;
-  if (!recipe.evaluate.is_null()) {
-    compress::OptionsOf<EvaluateSection> options;
-    compress::read_options(recipe.evaluate, "/evaluate", options, problems);
-    opened.evaluate = options.value;
-    if (problems.empty() && !section.contains(opened.evaluate.data)) {
-      std::vector<std::string> names;
-      for (const auto& [name, spec] : section) names.push_back(name);
-      problems.add("/evaluate/data",
-                   fmt::format("there is no data entry `{}`", opened.evaluate.data),
-                   compress::did_you_mean(opened.evaluate.data, names));
-    }
+RecipeSections read_sections(const compress::Recipe& recipe, Problems& problems) {
+  RecipeSections sections;
+  if (!recipe.data.is_null()) {
+    sections.data = compress::read_data_section(recipe.data, "/data", problems);
   }
-  problems.throw_if_any(recipe.file);
+  if (recipe.evaluate.is_null()) return sections;
+  compress::OptionsOf<EvaluateSection> options;
+  compress::read_options(recipe.evaluate, "/evaluate", options, problems);
+  sections.evaluate = options.value;
+  std::vector<std::string> names;
+  if (recipe.data.is_object()) {
+    for (const auto& [name, entry] : recipe.data.items()) names.push_back(name);
+  }
+  const std::string& wanted = sections.evaluate.data;
+  if (std::find(names.begin(), names.end(), wanted) == names.end()) {
+    const std::string near = compress::did_you_mean(wanted, names);
+    problems.add("/evaluate/data", fmt::format("there is no data entry `{}`", wanted),
+                 near.empty() ? "name an entry of the recipe's `data`" : near);
+  }
+  return sections;
+}
+
+RecipeData open_recipe_data(const compress::Recipe& recipe, const RecipeSections& sections) {
+  RecipeData opened;
+  opened.evaluate = sections.evaluate;
+  const DataSection& section = sections.data;
   const auto open = [&](const std::string& name) -> compress::DatasetPtr {
     try {
       return compress::open_data(section.at(name), section);

@@ -34,8 +34,17 @@ struct RecipeData {
   compress::DatasetPtr calibration;  ///< null: the recipe has no such entry
 };
 
-/// Reads both sections and opens what the recipe uses. Throws compress::Error with all problems.
-RecipeData open_recipe_data(const compress::Recipe& recipe);
+/// Both sections, read and checked; nothing is opened yet.
+struct RecipeSections {
+  compress::DataSection data;
+  EvaluateSection evaluate;
+};
+
+/// Reads both sections; what is wrong goes to `problems`.
+RecipeSections read_sections(const compress::Recipe& recipe, compress::Problems& problems);
+
+/// Opens what the recipe uses. Throws compress::Error at the entry that cannot be opened.
+RecipeData open_recipe_data(const compress::Recipe& recipe, const RecipeSections& sections);
 
 /// Batches of a data set for statistics; empty when there is none.
 compress::BatchSource batches_of(const compress::DatasetPtr& data);

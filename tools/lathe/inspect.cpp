@@ -100,6 +100,7 @@ void add_inspect(CLI::App& app) {
   options->model.add_to(*command);
   command->add_flag("--graph", options->graph, "print the graph in its text form instead");
   command->add_flag("--json", options->json, "print JSON");
+  command->footer("Example: lathe inspect zoo:resnet20-cifar10");
   command->callback([options] { run(*options); });
 }
 

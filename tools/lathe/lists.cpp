@@ -42,10 +42,9 @@ void list_passes(const std::string& id, bool json, bool markdown) {
 
 void list_models(const std::string& name, bool json) {
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
-  Table table({{"architecture", Table::Align::kLeft},
-               {"what it is", Table::Align::kLeft},
-               {"settings", Table::Align::kLeft}});
+  Table table({{"architecture", Table::Align::kLeft}, {"what it is", Table::Align::kLeft}});
   std::vector<std::string> names;
+  std::string settings_text;
   for (const compress::zoo::Entry& entry : compress::zoo::entries()) {
     names.push_back(entry.name);
     if (!name.empty() && entry.name != name) continue;
@@ -55,7 +54,8 @@ void list_models(const std::string& name, bool json) {
       settings.push_back(fmt::format("{}={}", key, value));
       defaults[key] = value;
     }
-    table.add({entry.name, entry.summary, fmt::format("{}", fmt::join(settings, ","))});
+    table.add({entry.name, entry.summary});
+    settings_text = fmt::format("{}", fmt::join(settings, ","));
     rows.push_back({{"name", entry.name},
                     {"summary", entry.summary},
                     {"inputs", entry.inputs},
@@ -70,10 +70,13 @@ void list_models(const std::string& name, bool json) {
   if (json) return print_result(rows.dump(2) + "\n");
   std::string text = table.text();
   if (!name.empty()) {
-    text += fmt::format("\ninputs: {}\nkey names: {}\n", rows[0]["inputs"].get<std::string>(),
+    text += fmt::format("\ninputs: {}\nsettings: {}\nkey names: {}\n",
+                        rows[0]["inputs"].get<std::string>(), settings_text,
                         fmt::join(rows[0]["keys"].get<std::vector<std::string>>(), ", "));
   } else {
-    text += "\nGive one as --arch NAME, --arch 'NAME{setting=value}', or as the model zoo:NAME.\n";
+    text +=
+        "\nGive one as --arch NAME, --arch 'NAME{setting=value}', or as the model zoo:NAME.\n"
+        "lathe models NAME shows the inputs and settings of one.\n";
   }
   print_result(text);
 }
@@ -85,10 +88,12 @@ void add_passes(CLI::App& app) {
   const auto json = std::make_shared<bool>(false);
   const auto markdown = std::make_shared<bool>(false);
   CLI::App* command = app.add_subcommand("passes", "List the passes, or show the options of one");
-  CLI::Option* pass = command->add_option("ID", *id, "a pass, such as prune.magnitude");
+  CLI::Option* pass =
+      command->add_option("ID", *id, "a pass, such as prune.magnitude")->type_name("");
   command->add_flag("--json", *json, "print JSON");
   command->add_flag("--markdown", *markdown, "print the page of the pass, as in docs/passes")
       ->needs(pass);
+  command->footer("Example: lathe passes prune.magnitude");
   command->callback([id, json, markdown] { list_passes(*id, *json, *markdown); });
 }
 
@@ -97,8 +102,9 @@ void add_models(CLI::App& app) {
   const auto json = std::make_shared<bool>(false);
   CLI::App* command =
       app.add_subcommand("models", "List the architectures for files that hold weights only");
-  command->add_option("NAME", *name, "an architecture");
+  command->add_option("NAME", *name, "an architecture")->type_name("");
   command->add_flag("--json", *json, "print JSON");
+  command->footer("Example: lathe models resnet20-cifar10");
   command->callback([name, json] { list_models(*name, *json); });
 }
 

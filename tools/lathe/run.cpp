@@ -1,6 +1,9 @@
 // lathe run: tensors in, tensors out.
 
 #include "compress/error.h"
+#include "compress/files.h"
+#include "compress/graph/dtype_names.h"
+#include "compress/graph/text.h"
 #include "compress/io/safetensors.h"
 #include "tools/lathe/command.h"
 #include "tools/lathe/terminal.h"
@@ -10,6 +13,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <filesystem>
 #include <memory>
 
 namespace lathe {
@@ -46,13 +50,46 @@ std::vector<at::Tensor> read_inputs(const compress::Model& model, const std::str
   return inputs;
 }
 
+// The model's own words about a wrong input name a node deep inside; these name the input.
+void check_input(const compress::Value& declared, const at::Tensor& input,
+                 const std::string& path) {
+  const auto& sizes = declared.type.sizes;
+  bool fits = !sizes || sizes->size() == static_cast<size_t>(input.dim());
+  for (size_t i = 0; fits && sizes && i < sizes->size(); ++i) {
+    fits = (*sizes)[i].is_symbolic() || (*sizes)[i].size == input.size(static_cast<int64_t>(i));
+  }
+  if (declared.type.dtype && *declared.type.dtype != input.scalar_type()) fits = false;
+  if (fits) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("the tensor for `{}` is {}[{}], the model takes {}", declared.name(),
+                          compress::dtype_name(input.scalar_type()), fmt::join(input.sizes(), ","),
+                          compress::print(declared.type)),
+              path);
+}
+
+void check_output(const std::string& path) {
+  if (std::filesystem::path(path).extension() != ".safetensors") {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("`{}` is no .safetensors file", path),
+                "--outputs", "the tensors that come out are written as .safetensors");
+  }
+  compress::check_save_path(path);
+}
+
 void run(const Options& options) {
   options.compute.apply();
+  check_output(options.outputs);
   compress::Model model = load(options.model);
+  if (model.is_tensor_set()) {
+    throw Error(ErrorCode::kInvalidArgument, "is a bare set of tensors and cannot be run",
+                options.model.source, "give its architecture with --arch (see: lathe models)");
+  }
   if (options.train) model.train();
-  model.to(c10::Device(options.compute.device));
+  model.to(options.compute.where());
   std::vector<at::Tensor> inputs = read_inputs(model, options.inputs);
-  for (at::Tensor& input : inputs) input = input.to(c10::Device(options.compute.device));
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    check_input(*model.graph().inputs()[i], inputs[i], options.inputs);
+    inputs[i] = inputs[i].to(options.compute.where());
+  }
   const at::NoGradGuard no_grad;
   const std::vector<at::Tensor> outputs = model.forward(inputs);
   compress::NamedTensors named;
@@ -74,11 +111,15 @@ void add_run(CLI::App& app) {
       ->add_option(
           "--inputs", options->inputs,
           "a .safetensors file with tensors named as the graph's inputs, or in.0, in.1, ...")
-      ->required();
+      ->required()
+      ->type_name("FILE");
   command
       ->add_option("--outputs", options->outputs,
                    "the .safetensors file to write: out.0, out.1, ...")
-      ->required();
+      ->required()
+      ->type_name("FILE");
+  command->footer(
+      "Example: lathe run resnet20.pt2 --inputs in.safetensors --outputs out.safetensors");
   command->add_flag("--train", options->train, "run in training mode (batch norm and dropout)");
   options->compute.add_to(*command);
   command->callback([options] { run(*options); });

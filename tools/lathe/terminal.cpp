@@ -29,20 +29,29 @@ void print_result(const std::string& text) {
   }
 }
 
-void say(const std::string& text) { fmt::print(stderr, "lathe: {}\n", text); }
+void say(const std::string& text) {
+  // A progress line that stands there makes room.
+  fmt::print(stderr, "{}lathe: {}\n", isatty(STDERR_FILENO) == 1 ? "\r\033[K" : "", text);
+}
 
 void ModelArgument::add_to(CLI::App& command, const std::string& name) {
-  command.add_option(name, source, kModelHelp)->required();
+  command.add_option(name, source, kModelHelp)->required()->type_name("");
   // Two models on one command line have an --arch each: --arch and --arch-b.
   const std::string suffix = name == "MODEL" || name == "A" || name == "IN" ? "" : "-b";
-  command.add_option("--arch" + suffix, architecture,
-                     "architecture of a file that holds weights only (see: lathe models)");
+  command
+      .add_option(
+          "--arch" + suffix, architecture,
+          fmt::format("architecture of {}, if it holds weights only (see: lathe models)", name))
+      ->type_name("NAME");
 }
 
 void ComputeOptions::add_to(CLI::App& command) {
   command.add_option("--threads", threads, "threads to compute with (default: one a core)")
-      ->check(CLI::Range(1, 1024));
-  command.add_option("--device", device, "cpu or cuda")->check(CLI::IsMember({"cpu", "cuda"}));
+      ->type_name("N")
+      ->check(within(1, 1024));
+  command.add_option("--device", device, "where the model runs: cpu or cuda (default: cpu)")
+      ->type_name("DEVICE")
+      ->check(CLI::IsMember({"cpu", "cuda"}).description(""));
 }
 
 void ComputeOptions::apply() const {
@@ -55,6 +64,11 @@ void ComputeOptions::apply() const {
 }
 
 compress::Model load(const ModelArgument& argument) {
+  if (!argument.architecture.empty() && argument.source.starts_with("zoo:")) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("{} is an architecture already", argument.source), "--arch",
+                "leave the option out, or name a file of weights");
+  }
   compress::Model model = compress::load_model(argument.source, {argument.architecture});
   for (const std::string& note : model.notes) say(fmt::format("{}: {}", argument.source, note));
   return model;
@@ -77,7 +91,8 @@ void ProgressLine::update(int64_t done, int64_t total) {
   const double seconds = std::chrono::duration<double>(now - start_).count();
   const double left =
       done > 0 ? seconds / static_cast<double>(done) * static_cast<double>(total - done) : 0;
-  fmt::print(stderr, "\r\033[K{} {}/{}, {:.0f} s left", title_, done, total, left);
+  fmt::print(stderr, "\r\033[K{}: {} of {}, {:.0f} s left", title_, done, total, left);
+  std::fflush(stderr);
   shown_ = true;
 }
 
