@@ -21,8 +21,6 @@
 namespace compress {
 namespace {
 
-constexpr const char* kProvenance = "lathe.provenance";
-
 std::string step_pointer(size_t step) { return fmt::format("/steps/{}", step); }
 
 // The selectors among a step's options, with their pointers.
@@ -111,13 +109,16 @@ class Manager {
       state_.input_digest = model_digest(model_);
     }
     finite_.problem(model_);  // what is odd now was refused or, in a checkpoint, already seen
-    if (options_.verify) verify(model_);
+    if (options_.verify) {
+      verify(model_, {.unused = false});
+      was_tidy_ = problems(model_).empty();
+    }
     RunResult result;
     for (size_t i = state_.finished(); i < recipe_.steps.size() && !result.stopped; ++i) {
       run_step(i);
       result.stopped = stops_after(i) && i + 1 < recipe_.steps.size();
     }
-    write_provenance();
+    add_provenance(model_.metadata, recipe_, state_.input_digest, state_.results);
     result.input_digest = state_.input_digest;
     result.output_digest = state_.model_digest();
     result.steps = std::move(state_.results);
@@ -208,7 +209,7 @@ class Manager {
       throw Error(ErrorCode::kRunFailed, fmt::format("the pass left {}", problem));
     }
     if (!options_.verify) return;
-    verify(model_);
+    verify(model_, {.unused = was_tidy_});
     const std::string broken = before->broken(model_, step.pass->info().keeps);
     COMPRESS_CHECK(broken.empty(), fmt::format("{} broke what it says it keeps: {}", id, broken));
   }
@@ -222,43 +223,29 @@ class Manager {
     return text;
   }
 
-  void write_provenance() {
-    Json steps = Json::array();
-    for (const StepResult& result : state_.results) steps.push_back(step_result_json(result, true));
-    Json provenance = {{"lathe", version()},
-                       {"recipe", recipe_json(recipe_)},
-                       {"seed", recipe_.seed},
-                       {"input", state_.input_digest},
-                       {"steps", steps}};
-    // A model that was compressed before keeps the whole story.
-    if (const auto earlier = model_.metadata.find(kProvenance); earlier != model_.metadata.end()) {
-      const Json json = Json::parse(earlier->second, nullptr, false);
-      if (json.is_discarded()) {
-        provenance["earlier"] = earlier->second;
-      } else {
-        provenance["earlier"] = json;
-      }
-    }
-    model_.metadata[kProvenance] = provenance.dump(-1, ' ', false, Json::error_handler_t::replace);
-  }
-
   const Recipe& recipe_;
   Model& model_;
   const RunOptions& options_;
   RunState state_;
   FiniteCheck finite_;
+  bool was_tidy_ = true;  // the model came without tensors that nothing uses
 };
 
 }  // namespace
 
 Problems check_recipe(const Recipe& recipe, const Model& model, const RunOptions& options) {
-  Problems problems;
-  check_names(recipe, options, problems);
+  Problems problems = check_steps(recipe, model, options);
   const std::string odd = FiniteCheck().problem(model);
   if (!odd.empty()) {
     problems.add(Error(ErrorCode::kRunFailed, odd, "the model",
                        "it cannot be compressed; was the training run broken?"));
   }
+  return problems;
+}
+
+Problems check_steps(const Recipe& recipe, const Model& model, const RunOptions& options) {
+  Problems problems;
+  check_names(recipe, options, problems);
   const std::vector<SelectorTarget> targets = selector_targets(model);
   bool same_weights = true;
   const size_t first = options.resume == nullptr ? 0 : options.resume->finished();

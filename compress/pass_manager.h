@@ -55,6 +55,9 @@ struct RunResult {
 /// left until their step runs.
 Problems check_recipe(const Recipe& recipe, const Model& model, const RunOptions& options = {});
 
+/// The same without a look at the weights' elements.
+Problems check_steps(const Recipe& recipe, const Model& model, const RunOptions& options = {});
+
 /// Checks, then runs all steps, and leaves `lathe.provenance` in the model's metadata: JSON with
 /// version, recipe, seed, digest of the input model and the result of each step, without times, so
 /// that the same run writes the same bytes. Throws Error(kInvalidArgument) with all problems found

@@ -14,6 +14,8 @@
 namespace compress {
 namespace {
 
+constexpr const char* kProvenance = "lathe.provenance";
+
 StepResult read_step_result(const Json& json) {
   StepResult result;
   result.index = json.at("step").get<size_t>();
@@ -41,6 +43,29 @@ Json step_result_json(const StepResult& result, bool repeatable) {
                {"messages", result.messages}, {"digest", result.digest}};
   if (!repeatable) json["seconds"] = result.seconds;
   return json;
+}
+
+void add_provenance(std::map<std::string, std::string>& metadata, const Recipe& recipe,
+                    const std::string& input_digest, const std::vector<StepResult>& steps) {
+  Json results = Json::array();
+  for (const StepResult& result : steps) {
+    results.push_back(step_result_json(result, /*repeatable=*/true));
+    if (result.digest.empty()) results.back().erase("digest");
+  }
+  Json provenance = {{"lathe", version()},
+                     {"recipe", recipe_json(recipe)},
+                     {"seed", recipe.seed},
+                     {"input", input_digest},
+                     {"steps", results}};
+  if (const auto earlier = metadata.find(kProvenance); earlier != metadata.end()) {
+    const Json json = Json::parse(earlier->second, nullptr, false);
+    if (json.is_discarded()) {
+      provenance["earlier"] = earlier->second;
+    } else {
+      provenance["earlier"] = json;
+    }
+  }
+  metadata[kProvenance] = provenance.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 std::string resume_key(const Recipe& recipe, size_t steps, const std::string& input_digest) {

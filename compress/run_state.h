@@ -22,11 +22,16 @@ struct StepResult {
   std::map<std::string, double> measures;
   std::vector<std::string> messages;
   double seconds = 0;
-  std::string digest;  ///< of the model after the step
+  std::string digest;  ///< of the model after the step; empty when tensors were streamed
 };
 
 /// The result as JSON; without `seconds` when `repeatable`, for provenance.
 Json step_result_json(const StepResult& result, bool repeatable = false);
+
+/// Leaves `lathe.provenance` in a model's metadata: what was run on which input, and what came of
+/// it. A model that was compressed before keeps the whole story.
+void add_provenance(std::map<std::string, std::string>& metadata, const Recipe& recipe,
+                    const std::string& input_digest, const std::vector<StepResult>& steps);
 
 /// The state of a run after its first `results.size()` steps.
 struct RunState {

@@ -3,6 +3,7 @@
 #include "compress/budget/cost.h"
 
 #include "compress/budget/macs.h"
+#include "compress/encoding_bits.h"
 #include "compress/error.h"
 #include "compress/graph/interpreter.h"
 #include "compress/graph/schema.h"
@@ -22,6 +23,9 @@ namespace compress {
 namespace {
 
 using Sizes = std::vector<int64_t>;
+
+// Elements that are looked at at once.
+constexpr int64_t kPiece = 1 << 21;
 
 // Sizes of all values for one sample each way: from the graph's types, or from a run.
 struct KnownSizes {
@@ -114,7 +118,7 @@ LayerCost layer_cost(const Weight& weight) {
   cost.sizes = weight.sizes();
   cost.encoding = weight.encoding();
   cost.elements = weight.elements();
-  cost.nonzeros = count_nonzeros(weight.effective());
+  cost.nonzeros = count_nonzeros(weight);
   cost.bits_on_disk = weight.bits_on_disk();
   return cost;
 }
@@ -164,7 +168,6 @@ double ModelCost::weight_sparsity() const {
 double ModelCost::sparsity() const { return share_of_zeros(nonzeros, parameters); }
 
 int64_t count_nonzeros(const at::Tensor& tensor) {
-  constexpr int64_t kPiece = 1 << 22;  // elements
   if (!tensor.is_contiguous() || tensor.numel() <= kPiece) {
     const int64_t count = tensor.numel() == 0 ? 0 : tensor.count_nonzero().item<int64_t>();
     release_pages(tensor);
@@ -176,6 +179,61 @@ int64_t count_nonzeros(const at::Tensor& tensor) {
     const at::Tensor piece = flat.narrow(0, start, std::min(kPiece, flat.numel() - start));
     count += piece.count_nonzero().item<int64_t>();
     release_pages(piece);
+  }
+  return count;
+}
+
+namespace {
+
+// Rows [first, first + size) of a matrix, or the one row that stands for all.
+at::Tensor rows_of(const at::Tensor& matrix, int64_t first, int64_t size) {
+  return matrix.size(0) == 1 ? matrix : matrix.narrow(0, first, size);
+}
+
+int64_t count_codes(const QuantizedTensor& quantized, const at::Tensor& mask) {
+  const int64_t rows = quantized.rows(), columns = quantized.columns();
+  const at::Tensor keep = mask.defined() ? as_matrix(mask, quantized.channel_dim) : at::Tensor();
+  const int64_t step = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, columns));
+  int64_t count = 0;
+  for (int64_t first = 0; first < rows; first += step) {
+    const int64_t size = std::min(step, rows - first);
+    std::vector<at::Tensor> fields;
+    for (const at::Tensor& field : quantized.fields) fields.push_back(field.narrow(0, first, size));
+    const at::Tensor codes = unpack_codes(fields, quantized.bits, columns);
+    at::Tensor counted;
+    if (quantized.symmetric()) {
+      counted = codes.ne(quantized.offset());
+    } else {
+      counted = codes.ne(rows_of(quantized.zero_point, first, size)
+                             .repeat_interleave(quantized.group_size, 1)
+                             .narrow(1, 0, columns));
+    }
+    if (keep.defined()) counted.logical_and_(keep.narrow(0, first, size));
+    count += counted.sum().item<int64_t>();
+    for (const at::Tensor& field : fields) release_pages(field);
+  }
+  return count;
+}
+
+}  // namespace
+
+int64_t count_nonzeros(const Weight& weight) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor mask = weight.mask();
+  // A scale of 0 makes any code a zero; Lathe writes none, others may.
+  if (weight.is_quantized() && weight.quantized()->scale.all().item<bool>()) {
+    return count_codes(*weight.quantized(), mask);
+  }
+  if (weight.stored() == nullptr || !mask.defined()) return count_nonzeros(weight.effective());
+  const at::Tensor elements = weight.stored()->tensor.detach().reshape({-1});
+  const at::Tensor keep = mask.reshape({-1});
+  int64_t count = 0;
+  for (int64_t start = 0; start < elements.numel(); start += kPiece) {
+    const int64_t size = std::min(kPiece, elements.numel() - start);
+    const at::Tensor piece = elements.narrow(0, start, size), kept = keep.narrow(0, start, size);
+    count += piece.ne(0).logical_and_(kept).sum().item<int64_t>();
+    release_pages(piece);
+    release_pages(kept);
   }
   return count;
 }

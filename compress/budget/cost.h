@@ -11,6 +11,8 @@
 
 namespace compress {
 
+class Weight;
+
 /// One layer with a weight, or one product of activations without.
 struct LayerCost {
   std::string name;            ///< the weight's tensor; for products of activations the node
@@ -49,5 +51,7 @@ ModelCost measure_cost(const Model& model);
 
 /// Elements that are not zero, read in pieces that are given back to a mapped file.
 int64_t count_nonzeros(const at::Tensor& tensor);
+/// The same of the effective weight; masks and codes are looked at a few rows at a time.
+int64_t count_nonzeros(const Weight& weight);
 
 }  // namespace compress

@@ -101,6 +101,9 @@ class SafetensorsWriter {
   /// Appends a tensor of any device and strides. Throws `kInvalidArgument` for a name that is
   /// taken, `kUnsupported` for a dtype that the format lacks.
   void add(const std::string& name, const at::Tensor& tensor);
+  /// The same in pieces: `like` says dtype and sizes, and the elements follow in row-major order.
+  void begin(const std::string& name, const at::Tensor& like);
+  void append(const at::Tensor& piece);
   /// Notes a further name for a tensor that was added.
   void add_tie(const std::string& alias, const std::string& name);
   void set_metadata(const std::string& key, const std::string& value);
@@ -108,7 +111,7 @@ class SafetensorsWriter {
   /// that were not added are passed over.
   void list_in_order(const std::vector<std::string>& names);
   /// Bytes of tensors added so far.
-  uint64_t data_bytes() const { return data_bytes_; }
+  uint64_t data_bytes() const { return data_bytes_ - missing_; }
 
   /// Writes the header and makes the file appear. Throws `kInvalidArgument` if the header does not
   /// fit into its room.
@@ -118,9 +121,12 @@ class SafetensorsWriter {
   void publish() { file_.commit(); }
 
  private:
+  void require_complete() const;
+
   AtomicFile file_;
   uint64_t header_bytes_;
   uint64_t data_bytes_ = 0;
+  uint64_t missing_ = 0;  // bytes of the tensor that was begun last
   std::vector<SafetensorsEntry> entries_;
   std::unordered_map<std::string, bool> names_;
   std::map<std::string, std::string> ties_;

@@ -129,8 +129,9 @@ uint64_t SafetensorsWriter::header_bound(const std::vector<std::string>& names,
   return bound;
 }
 
-void SafetensorsWriter::add(const std::string& name, const at::Tensor& tensor) {
-  const detail::SafetensorsDtype& dtype = dtype_of(name, tensor);
+void SafetensorsWriter::begin(const std::string& name, const at::Tensor& like) {
+  const detail::SafetensorsDtype& dtype = dtype_of(name, like);
+  require_complete();
   valid_utf8(name);
   if (name == "__metadata__" || !names_.emplace(name, true).second) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -138,12 +139,26 @@ void SafetensorsWriter::add(const std::string& name, const at::Tensor& tensor) {
                                        : "two tensors have this name",
                 name);
   }
-  const at::Tensor plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous();
-  const auto size = static_cast<uint64_t>(plain.nbytes());
+  missing_ = static_cast<uint64_t>(like.nbytes());
   entries_.push_back(
-      {name, std::string(dtype.name), plain.sizes().vec(), data_bytes_, data_bytes_ + size});
+      {name, std::string(dtype.name), like.sizes().vec(), data_bytes_, data_bytes_ + missing_});
+  data_bytes_ += missing_;
+}
+
+void SafetensorsWriter::append(const at::Tensor& piece) {
+  const at::Tensor plain = piece.detach().resolve_conj().resolve_neg().cpu().contiguous();
+  COMPRESS_CHECK(plain.nbytes() <= missing_, "a tensor gets more bytes than it was begun with");
   file_.append({static_cast<const std::byte*>(plain.const_data_ptr()), plain.nbytes()});
-  data_bytes_ += size;
+  missing_ -= plain.nbytes();
+}
+
+void SafetensorsWriter::add(const std::string& name, const at::Tensor& tensor) {
+  begin(name, tensor);
+  append(tensor);
+}
+
+void SafetensorsWriter::require_complete() const {
+  COMPRESS_CHECK(missing_ == 0, "a tensor got fewer bytes than it was begun with");
 }
 
 void SafetensorsWriter::add_tie(const std::string& alias, const std::string& name) {
@@ -179,6 +194,7 @@ void SafetensorsWriter::list_in_order(const std::vector<std::string>& names) {
 }
 
 void SafetensorsWriter::prepare() {
+  require_complete();
   Metadata metadata = metadata_;
   if (!ties_.empty()) metadata[kTiesKey] = nlohmann::json(ties_).dump();
   const std::string header = detail::print_safetensors_header(entries_, metadata);
