@@ -1,3 +1,5 @@
+// A quantized weight: integer codes with scales, as tensors.
+
 #include "compress/encoding.h"
 
 #include "compress/encoding_bits.h"

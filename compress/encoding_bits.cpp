@@ -1,3 +1,5 @@
+// Packing of small unsigned codes into bytes.
+
 #include "compress/encoding_bits.h"
 
 #include "compress/error.h"

@@ -1,3 +1,5 @@
+// A quantized weight as nodes of a graph: plain ATen operators that Python runs as they are.
+
 #include "compress/encoding_graph.h"
 
 #include "compress/encoding_bits.h"

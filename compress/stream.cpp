@@ -1,3 +1,5 @@
+// Runs a recipe on a set of tensors larger than memory, one tensor at a time.
+
 #include "compress/stream.h"
 
 #include "compress/error.h"
@@ -11,6 +13,7 @@
 #include "compress/weight.h"
 #include "compress/weights_file.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/count_nonzero.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mul.h>
@@ -21,15 +24,17 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
-#include <future>
 #include <utility>
 
 namespace compress {
 namespace {
 
-// Elements that are masked and written at once: few enough to stay in the processor's cache.
-constexpr int64_t kPiece = 1 << 18;
+// Elements that one thread masks at once: they stay in its cache, and LibTorch takes no further
+// threads for so few. A block of them is written at once, and threads meet once a block.
+constexpr int64_t kPiece = 1 << 15;
+constexpr int64_t kBlock = 1 << 21;
 
 // Tensors whose bytes are no multiple of 8 would leave those behind them misaligned; up to this
 // size they wait in memory for the end of the file.
@@ -135,17 +140,23 @@ class Output {
     order_.push_back(name);
     const at::Tensor elements = weight.contiguous().view({-1}), keep = mask.contiguous().view({-1});
     const int64_t total = elements.numel();
-    at::Tensor piece = at::empty({std::min(kPiece, total)}, elements.options());
-    int64_t nonzeros = 0;
+    at::Tensor block = at::empty({std::min(kBlock, total)}, elements.options());
+    std::atomic<int64_t> nonzeros = 0;
     writer_.begin(name, weight);
-    for (int64_t start = 0; start < total; start += kPiece) {
-      const int64_t size = std::min(kPiece, total - start);
-      at::Tensor part = piece.narrow(0, 0, size);
-      const at::Tensor read = elements.narrow(0, start, size);
-      // As in Weight::effective: adding 0 makes -0 plain.
-      at::mul_out(part, read, keep.narrow(0, start, size)).add_(0);
-      nonzeros += part.count_nonzero().item<int64_t>();
-      writer_.append(part);
+    for (int64_t start = 0; start < total; start += kBlock) {
+      const int64_t size = std::min(kBlock, total - start);
+      at::parallel_for(0, (size + kPiece - 1) / kPiece, 1, [&](int64_t first, int64_t last) {
+        for (int64_t piece = first; piece < last; ++piece) {
+          const int64_t at = piece * kPiece, length = std::min(kPiece, size - at);
+          at::Tensor part = block.narrow(0, at, length);
+          // As in Weight::effective: adding 0 makes -0 plain.
+          at::mul_out(part, elements.narrow(0, start + at, length),
+                      keep.narrow(0, start + at, length))
+              .add_(0);
+          nonzeros += part.count_nonzero().item<int64_t>();
+        }
+      });
+      writer_.append(block.narrow(0, 0, size));
     }
     return nonzeros;
   }
@@ -248,12 +259,16 @@ class Stream {
   void take(const NamedTensor& tensor, NamedTensor& digest) {
     Model one = model_of(tensor);
     FiniteCheck finite;
-    // The hash runs through the tensor on one thread while others look at its elements.
-    auto hash =
-        std::async(std::launch::async, [&] { return tensor_digest(tensor.tensor.detach()); });
-    const std::string odd = finite.problem(one);
-    const int64_t nonzeros = tensor.tensor.count_nonzero().item<int64_t>();
-    digest.digest = hash.get();
+    std::string odd;
+    int64_t nonzeros = 0;
+    // The hash runs through the tensor on one thread while another looks at its elements.
+    at::parallel_for(0, 2, 1, [&](int64_t first, int64_t last) {
+      if (first == 0) digest.digest = tensor_digest(tensor.tensor.detach());
+      if (last == 2) {
+        odd = finite.problem(one);
+        nonzeros = tensor.tensor.count_nonzero().item<int64_t>();
+      }
+    });
     digest.tensor = at::Tensor();
     if (!odd.empty()) {
       throw Error(ErrorCode::kRunFailed, odd, "the model",

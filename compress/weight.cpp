@@ -1,3 +1,5 @@
+// A layer's weight seen through its encoding.
+
 #include "compress/weight.h"
 
 #include "compress/encoding_graph.h"

@@ -1,3 +1,5 @@
+// Models in files of named tensors: sets without a graph, graphs in metadata, packed weights.
+
 #include "compress/weights_file.h"
 
 #include "compress/error.h"

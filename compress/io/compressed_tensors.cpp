@@ -1,3 +1,5 @@
+// The layout of the compressed-tensors library for packed weights in safetensors files.
+
 #include "compress/io/compressed_tensors.h"
 
 #include "compress/encoding_bits.h"

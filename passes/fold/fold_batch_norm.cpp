@@ -1,3 +1,5 @@
+// The arithmetic of folding a batch norm into the layer in front of it.
+
 #include "passes/fold/fold_batch_norm.h"
 
 #include <ATen/TensorOperators.h>

@@ -1,3 +1,5 @@
+// N:M sparsity: of every m neighbours, the n of largest magnitude.
+
 #include "passes/prune/keep_n_of_m.h"
 
 #include "compress/error.h"

@@ -1,3 +1,5 @@
+// Costs agree with counts by hand.
+
 #include "compress/budget/cost.h"
 
 #include "compress/graph/text.h"

@@ -1,3 +1,5 @@
+// Statistics of one run equal those of the whole data.
+
 #include "compress/calibrate/statistics.h"
 #include "compress/error.h"
 #include "compress/graph/text.h"

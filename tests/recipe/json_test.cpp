@@ -1,3 +1,5 @@
+// JSON is read strictly and its errors say where.
+
 #include "compress/json.h"
 
 #include "tests/recipe/test_passes.h"

@@ -1,3 +1,5 @@
+// The manager runs steps, distrusts passes and says what went wrong.
+
 #include "compress/graph/digest.h"
 #include "compress/graph/text.h"
 #include "compress/pass_manager.h"
@@ -38,6 +40,11 @@ std::string refusal(const std::string& line, RunOptions options = {}) {
 
 float first_weight(const Model& model) {
   return model.tensor("fc.weight").flatten()[0].item<float>();
+}
+
+TEST(PassManager, VerifiesAModelThatCameWithATensorNothingUses) {
+  Model model = parse_model("buffer seen : i64[] = 3\n" + std::string(kLinear));
+  EXPECT_EQ(run("test.scale{factor=3}", model).steps.size(), 1u);
 }
 
 TEST(PassManager, RunsStepsInOrderAndRecordsThem) {

@@ -1,3 +1,5 @@
+// One declaration gives reader, printer, help and schema.
+
 #include "compress/options.h"
 
 #include "tests/recipe/test_passes.h"

@@ -1,3 +1,5 @@
+// A recipe and its line of text are twins.
+
 #include "compress/recipe.h"
 #include "tests/recipe/test_passes.h"
 

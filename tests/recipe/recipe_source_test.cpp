@@ -1,3 +1,5 @@
+// Includes, settings and variables are merged in order.
+
 #include "compress/recipe.h"
 #include "tests/recipe/test_passes.h"
 #include "tests/support/paths.h"

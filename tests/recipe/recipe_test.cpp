@@ -1,3 +1,5 @@
+// Recipes are refused with all their problems, or read.
+
 #include "compress/recipe.h"
 
 #include "tests/recipe/test_passes.h"

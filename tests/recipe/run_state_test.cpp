@@ -1,3 +1,5 @@
+// A run goes on only with what it was begun with.
+
 #include "compress/run_state.h"
 
 #include "tests/recipe/test_passes.h"

@@ -1,3 +1,5 @@
+// The JSON schema says what the reader accepts.
+
 #include "compress/schema.h"
 
 #include "tests/recipe/test_passes.h"

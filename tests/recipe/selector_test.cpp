@@ -1,3 +1,5 @@
+// Selectors match what they say and name what is near.
+
 #include "compress/selector.h"
 
 #include "compress/options.h"

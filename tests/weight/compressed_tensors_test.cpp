@@ -1,3 +1,5 @@
+// Tests of compress/compressed_tensors.
+
 #include "compress/io/compressed_tensors.h"
 
 #include "compress/error.h"

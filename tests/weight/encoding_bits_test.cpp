@@ -1,3 +1,5 @@
+// Tests of compress/encoding_bits.
+
 #include "compress/encoding_bits.h"
 
 #include <ATen/ATen.h>

@@ -1,3 +1,5 @@
+// Tests of compress/encoding_graph.
+
 #include "compress/encoding_graph.h"
 
 #include "compress/graph/interpreter.h"

@@ -1,3 +1,5 @@
+// Tests of compress/weight.
+
 #include "compress/weight.h"
 
 #include "compress/graph/text.h"

@@ -12,24 +12,25 @@ MODEL = GRAPH | {"model", "weight"}
 ALLOWED = {
     "graph": {"model"},  # the interpreter, the text form and shapes run on a model
     "model": GRAPH,
-    "weight": GRAPH | {"model"},
+    "weight": GRAPH | {"model", "options"},
     "io": MODEL,
     "record": MODEL,
     "zoo": MODEL | {"io"},  # loads a state_dict into an architecture
     "data": MODEL | {"io", "options"},
     "budget": MODEL | {"options", "io"},  # gives pages of mapped weights back
     "calibrate": MODEL | {"options"},
-    "options": MODEL,
+    "options": GRAPH,  # selectors know kinds of operators
     "pass": MODEL | {"options", "calibrate", "budget"},
     "evaluate": MODEL | {"options", "data"},
     "files": MODEL | {"io", "zoo"},
-    "report": MODEL | {"options", "budget", "pass"},
+    "report": MODEL | {"options", "budget", "pass", "evaluate"},
+    "stream": MODEL | {"options", "pass", "files", "io", "budget"},
     "passes": MODEL | {"options", "calibrate", "budget", "pass"},
 }
 # Files that stand directly in compress/, by room.
 TOP_LEVEL = {
     "model": "model", "module": "record", "weight": "weight", "encoding": "weight", "encoding_bits": "weight",
-    "evaluate": "evaluate", "files": "files", "version": None, "multiversion": None,
+    "evaluate": "evaluate", "files": "files", "weights_file": "files", "stream": "stream", "version": None, "multiversion": None,
     "run_state": "pass", "options": "options", "selector": "options", "pass": "pass", "pass_context": "pass", "pass_manager": "pass",
     "recipe": "pass", "registry": "pass", "schema": "pass", "error": None, "json": None,
 }

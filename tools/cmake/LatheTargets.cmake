@@ -24,6 +24,8 @@ function(lathe_test name)
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE lathe_passes lathe_test_support GTest::gmock_main ${ARG_LIBRARIES})
   lathe_library_options(${name})
+  # Tests are compiled far more often than they run; what they test is optimised all the same.
+  target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O0>)
   # One process a binary, not one a test: loading LibTorch takes longer than most tests.
   add_test(NAME ${name} COMMAND ${name} --gtest_brief=1)
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" ENVIRONMENT "OMP_WAIT_POLICY=passive")

@@ -14,6 +14,7 @@ int main() {
   const compress::Recipe recipe = compress::load_recipe("prune.magnitude{sparsity=0.5}", registry);
   compress::run_recipe(recipe, model);
   const at::Tensor weight = compress::weights(model).at(0).effective();
-  std::printf("zeroed %d of %d\n", static_cast<int>(weight.numel() - weight.count_nonzero().item<int64_t>()),
+  std::printf("zeroed %d of %d\n",
+              static_cast<int>(weight.numel() - weight.count_nonzero().item<int64_t>()),
               static_cast<int>(weight.numel()));
 }

@@ -1,3 +1,5 @@
+// Tests of passes/fold/batch_norm.
+
 #include "compress/graph/text.h"
 #include "tests/support/models.h"
 #include "tests/support/pass_fixture.h"

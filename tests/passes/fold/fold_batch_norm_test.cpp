@@ -1,3 +1,5 @@
+// Tests of passes/fold/fold_batch_norm.
+
 #include "passes/fold/fold_batch_norm.h"
 
 #include <ATen/ATen.h>

@@ -1,3 +1,5 @@
+// Tests of passes/prune/keep_largest.
+
 #include "passes/prune/keep_largest.h"
 
 #include "compress/error.h"

@@ -1,3 +1,5 @@
+// Tests of passes/prune/keep_n_of_m.
+
 #include "passes/prune/keep_n_of_m.h"
 
 #include <ATen/ATen.h>

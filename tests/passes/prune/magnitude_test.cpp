@@ -1,3 +1,5 @@
+// Tests of passes/prune/magnitude.
+
 #include "compress/graph/text.h"
 #include "tests/support/pass_fixture.h"
 

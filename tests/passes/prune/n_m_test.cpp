@@ -1,3 +1,5 @@
+// Tests of passes/prune/n_m.
+
 #include "compress/graph/text.h"
 #include "compress/weight.h"
 #include "tests/support/models.h"

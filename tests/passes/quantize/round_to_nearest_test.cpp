@@ -1,3 +1,5 @@
+// Tests of passes/quantize/round_to_nearest.
+
 #include "passes/quantize/round_to_nearest.h"
 
 #include "compress/encoding_bits.h"
