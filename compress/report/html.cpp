@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <map>
 
 namespace compress {
 namespace {
@@ -19,8 +20,9 @@ h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}p.su
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:.3rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
 th:first-child,td:first-child,td.l,th.l{text-align:left}th{color:var(--dim);font-weight:600}
-td.bar{width:30%;min-width:8rem}.track{height:.8rem;background:var(--line);position:relative}
-.track i{position:absolute;left:0;top:0;bottom:0;background:var(--bar)}.note{color:var(--dim)}
+td.bar{width:30%;min-width:8rem}.track{height:.8rem;position:relative}
+.track i{position:absolute;left:0;top:0;bottom:0;background:var(--line)}.track i+i{background:var(--bar)}
+td.keep{white-space:pre}pre{overflow-x:auto}.note{color:var(--dim)}
 code{font-size:.9em;white-space:pre-wrap;word-break:break-word})";
 
 std::string escape(const std::string& text) {
@@ -61,6 +63,16 @@ std::string summary_table(const RunReport& report) {
   return html + "</table>\n";
 }
 
+// "bits=4 grid=affine", which breaks between options.
+std::string asked(const Json& options) {
+  std::string text;
+  for (const auto& [name, value] : options.items()) {
+    text += fmt::format("{}{}={}", text.empty() ? "" : " ", name,
+                        value.is_string() ? value.get<std::string>() : value.dump());
+  }
+  return text;
+}
+
 std::string steps_table(const RunReport& report) {
   std::string html =
       "<table>\n<tr><th>step</th><th class=l>asked</th><th "
@@ -72,33 +84,39 @@ std::string steps_table(const RunReport& report) {
     for (const auto& [name, figure] : step.measures)
       achieved += fmt::format("{} {:.4g}\n", name, figure);
     html += fmt::format(
-        "<tr><td>{}</td><td class=l><code>{}</code></td><td "
-        "class=l><code>{}</code></td><td>{:.2f}</td></tr>\n",
-        escape(step.pass), escape(step.options.dump()), escape(achieved), step.seconds);
+        "<tr><td>{}</td><td class=l><code>{}</code></td><td class=\"l keep\">{}</td>"
+        "<td>{:.2f}</td></tr>\n",
+        escape(step.pass), escape(asked(step.options)), escape(achieved), step.seconds);
   }
   return html + "</table>\n";
 }
 
-// One line a layer: a bar as long as its share of the largest layer's bits before.
+// One line a layer: bars as long as its bits before and after, the longest for the largest layer.
 std::string layers_table(const RunReport& report) {
   int64_t largest = 1;
-  for (const LayerCost& layer : report.before.cost.layers)
-    largest = std::max(largest, layer.bits_on_disk);
+  std::map<std::string, int64_t> before;
+  for (const LayerCost& layer : report.before.cost.layers) before[layer.name] = layer.bits_on_disk;
+  for (const auto* cost : {&report.before.cost, &report.after.cost}) {
+    for (const LayerCost& layer : cost->layers) largest = std::max(largest, layer.bits_on_disk);
+  }
+  const auto width = [&](int64_t bits) {
+    return 100.0 * static_cast<double>(bits) / static_cast<double>(largest);
+  };
   std::string html =
       "<table>\n<tr><th>layer</th><th class=l>encoding</th><th>weights</th><th>zeros</th><th>bits "
       "per weight</th>"
-      "<th class=l>size (longest: the largest layer before)</th></tr>\n";
+      "<th class=l>size, before and after</th></tr>\n";
   for (const LayerCost& layer : report.after.cost.layers) {
     if (layer.elements == 0) continue;
     const auto elements = static_cast<double>(layer.elements);
     const double zeros = 100.0 * (1.0 - static_cast<double>(layer.nonzeros) / elements);
-    const double share =
-        100.0 * static_cast<double>(layer.bits_on_disk) / static_cast<double>(largest);
     html += fmt::format(
         "<tr><td>{}</td><td class=l>{}</td><td>{}</td><td>{:.1f} %</td><td>{:.2f}</td>"
-        "<td class=bar><div class=track><i style=\"width:{:.2f}%\"></i></div></td></tr>\n",
+        "<td class=bar><div class=track><i style=\"width:{:.2f}%\"></i><i "
+        "style=\"width:{:.2f}%\"></i></div></td></tr>\n",
         escape(layer.name), escape(layer.encoding), with_thousands(layer.elements), zeros,
-        static_cast<double>(layer.bits_on_disk) / elements, std::min(share, 100.0));
+        static_cast<double>(layer.bits_on_disk) / elements, width(before[layer.name]),
+        width(layer.bits_on_disk));
   }
   return html + "</table>\n";
 }
@@ -118,7 +136,7 @@ std::string report_html(const RunReport& report) {
   if (!report.data.empty())
     html += fmt::format("Measured on {} samples of {}. ", with_thousands(report.samples),
                         escape(report.data));
-  html += fmt::format("{} threads.</p>\n", report.threads);
+  html += count_of(report.threads, "thread") + ".</p>\n";
   for (const std::string& remark : report_remarks(report))
     html += fmt::format("<p class=note>Note: {}.</p>\n", escape(remark));
   html += "<h2>Steps</h2>\n" + steps_table(report);

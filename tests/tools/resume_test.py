@@ -48,7 +48,7 @@ class Resume(LatheTest):
         self.kill_after_a_step("killed.pt2")
         _, err = self.apply("killed.pt2", "--resume")
         self.assertIn("going on after step", err)
-        self.assertNotIn("step 1 of 4", err)
+        self.assertNotIn("lathe: step 1 of 4", err)
         self.assertEqual(self.read("killed.pt2"), self.read("whole.pt2"))
         self.assertEqual(sorted(os.listdir(self.folder)), ["killed.pt2", "r.json", "whole.pt2"])
 

@@ -15,6 +15,20 @@ namespace lathe {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+// A state that is no JSON is a damaged file, not a wrong command.
+compress::Json parse(const compress::MappedFile& file) {
+  try {
+    return compress::parse_json(file.text(0, file.size()), file.name());
+  } catch (const compress::Error& error) {
+    throw compress::Error(compress::ErrorCode::kBadFile, error.message(), error.where(),
+                          "the checkpoint is damaged; start anew without --resume");
+  }
+}
+
+}  // namespace
+
 Checkpoint::Checkpoint(const fs::path& output) : folder_(output.string() + ".resume") {}
 
 fs::path Checkpoint::model_file(size_t steps) const {
@@ -27,9 +41,7 @@ std::optional<Checkpoint::Saved> Checkpoint::load(const compress::Recipe& recipe
                                                   const std::string& input_digest) const {
   if (!exists()) return std::nullopt;
   const auto file = compress::MappedFile::open(state_file());
-  compress::RunState state = compress::read_run_state(
-      compress::parse_json(file->text(0, file->size()), state_file().string()),
-      state_file().string());
+  compress::RunState state = compress::read_run_state(parse(*file), state_file().string());
   compress::Model model = compress::load_checkpoint(model_file(state.finished()));
   compress::require_resumable(state, recipe, input_digest, compress::model_digest(model));
   return Saved{std::move(state), std::move(model)};
