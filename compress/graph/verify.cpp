@@ -138,7 +138,8 @@ TensorType type_of(const at::Tensor& tensor) {
 
 class Verifier {
  public:
-  explicit Verifier(const Model& model) : model_(model), graph_(model.graph()) {}
+  Verifier(const Model& model, bool unused)
+      : model_(model), graph_(model.graph()), report_unused_(unused) {}
 
   std::vector<std::string> run() {
     names();
@@ -279,7 +280,8 @@ class Verifier {
         continue;
       }
       owned.insert(value);
-      if (!used_.contains(value)) report("nothing uses the tensor `{}`", tensor.name);
+      if (report_unused_ && !used_.contains(value))
+        report("nothing uses the tensor `{}`", tensor.name);
       if (tensor.tensor.defined()) type(tensor, *value);
     }
     for (const Value* value : graph_.named_tensors()) {
@@ -312,6 +314,7 @@ class Verifier {
 
   const Model& model_;
   const Graph& graph_;
+  const bool report_unused_;
   std::unordered_set<const Value*> all_, defined_, used_;
   std::vector<std::string> problems_;
 };
@@ -352,7 +355,7 @@ void check_shapes(const Model& model, std::vector<std::string>& problems) {
 }  // namespace
 
 std::vector<std::string> problems(const Model& model, const VerifyOptions& options) {
-  std::vector<std::string> found = Verifier(model).run();
+  std::vector<std::string> found = Verifier(model, options.unused).run();
   // A graph that is not well formed cannot be run.
   if (options.shapes && found.empty()) check_shapes(model, found);
   return found;

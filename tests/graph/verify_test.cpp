@@ -154,6 +154,12 @@ TEST(Verify, FindsAnOrphanTensor) {
   EXPECT_THAT(problems(model), ElementsAre("nothing uses the tensor `orphan`"));
 }
 
+TEST(Verify, AllowsAnOrphanTensorWhereThatIsSaid) {
+  Model model = good();
+  model.add_tensor("orphan", at::zeros({2}), TensorRole::kBuffer);
+  EXPECT_THAT(problems(model, {.unused = false}), IsEmpty());
+}
+
 TEST(Verify, CountsAnUpdateAsUseOfItsBuffer) {
   const Model model = parse_model(
       "input x : f32[2]\nbuffer seen : f32[2] = [0, 0]\nreturn x = x\nupdate seen = x\n");
