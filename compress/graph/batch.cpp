@@ -22,6 +22,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <numeric>
 #include <set>
 
@@ -84,10 +85,9 @@ std::optional<size_t> size_argument(const Node& node) {
 // Loading a file must not let it do harm: a proof runs the file's operators, so only those that
 // compute on tensors, on modest sizes, take part.
 constexpr int64_t kLargestNumber = int64_t{1} << 24;
-constexpr int64_t kLargestProduct = int64_t{1} << 28;
-constexpr size_t kLargestResult = size_t{1} << 30;
 
-void check_harmless(const Node& node) {
+void check_harmless(const Node& node, int64_t most_bytes) {
+  const int64_t most_elements = most_bytes / static_cast<int64_t>(sizeof(float));
   const std::string name = base_name(node.op());
   const bool known = node.schema() == nullptr || node.op().starts_with("aten::");
   if (!known || name == "from_file") throw Impossible{fmt::format("`{}` is not tried", node.op())};
@@ -99,7 +99,7 @@ void check_harmless(const Node& node) {
       const int64_t size = number.as<int64_t>();
       const bool overflows =
           __builtin_mul_overflow(elements, std::max<int64_t>(size, 1), &elements);
-      if (overflows || size > kLargestNumber || elements > kLargestProduct) {
+      if (overflows || size > kLargestNumber || elements > most_elements) {
         throw Impossible{fmt::format("`{}` has a very large number", node.op())};
       }
     };
@@ -108,8 +108,8 @@ void check_harmless(const Node& node) {
   }
 }
 
-void check_size(const at::Tensor& tensor, const Node& node) {
-  if (tensor.nbytes() > kLargestResult) {
+void check_size(const at::Tensor& tensor, const Node& node, int64_t most_bytes) {
+  if (tensor.nbytes() > static_cast<size_t>(most_bytes)) {
     throw Impossible{fmt::format("the result of `{}` is very large", node.op())};
   }
 }
@@ -141,8 +141,8 @@ void check_recurrent(const Node& node, const std::vector<c10::IValue>& stack) {
 class Prober {
  public:
   // `guess`: the dimension that takes the batch in tensors made from sizes; none if negative.
-  Prober(const Model& model, int64_t batch, int guess)
-      : model_(model), batch_(batch), guess_(guess) {}
+  Prober(const Model& model, int64_t batch, int guess, int64_t most_bytes)
+      : model_(model), batch_(batch), guess_(guess), most_bytes_(most_bytes) {}
 
   Plan probe(const std::vector<at::Tensor>& inputs);
 
@@ -155,6 +155,7 @@ class Prober {
   const Model& model_;
   int64_t batch_;
   int guess_;
+  int64_t most_bytes_;  // of one result
   Plan plan_;
   std::unordered_map<const Value*, c10::IValue> values_;
 };
@@ -222,7 +223,7 @@ void Prober::fit(const Node& node, size_t index, std::vector<c10::IValue>& stack
 }
 
 std::vector<c10::IValue> Prober::call(const Node& node, size_t index) {
-  check_harmless(node);
+  check_harmless(node, most_bytes_);
   const ValueLookup lookup = [&](const Value* value) -> const c10::IValue& {
     return values_.at(value);
   };
@@ -272,7 +273,7 @@ Plan Prober::probe(const std::vector<at::Tensor>& inputs) {
     std::vector<Sizes>& sizes = plan_.doubled.emplace_back();
     for (size_t i = 0; i < node.outputs().size() && i < results.size(); ++i) {
       const bool tensor = results[i].isTensor() && results[i].toTensor().defined();
-      if (tensor) check_size(results[i].toTensor(), node);
+      if (tensor) check_size(results[i].toTensor(), node, most_bytes_);
       sizes.push_back(tensor ? results[i].toTensor().sizes().vec() : Sizes());
       if (last_use.contains(node.outputs()[i])) values_[node.outputs()[i]] = results[i];
     }
@@ -357,11 +358,11 @@ Model quiet_copy(const Model& model) {
   return copy;
 }
 
-Plan prove(const Model& model, int64_t batch, int guess) {
+Plan prove(const Model& model, int64_t batch, int guess, int64_t most_bytes) {
   const Model fixed = quiet_copy(model);
   Model free = quiet_copy(model);
   const std::vector<at::Tensor> whole = random_inputs(model, batch, 2);
-  Plan plan = Prober(free, batch, guess).probe(whole);
+  Plan plan = Prober(free, batch, guess, most_bytes).probe(whole);
   free_sizes(free.graph(), plan.edits);
   std::array<std::vector<at::Tensor>, 2> halves;
   for (const at::Tensor& input : whole) {
@@ -407,12 +408,30 @@ void mark(Model& model, int64_t batch, const Plan& plan) {
   }
 }
 
+// The product of sizes that a file may have made up; the largest number where it has no end.
+int64_t safe_product(const Sizes& sizes) {
+  int64_t result = 1;
+  for (const int64_t size : sizes) {
+    if (__builtin_mul_overflow(result, size, &result)) return std::numeric_limits<int64_t>::max();
+  }
+  return result;
+}
+
+int64_t safe_sum(int64_t a, int64_t b) {
+  return __builtin_add_overflow(a, b, &a) ? std::numeric_limits<int64_t>::max() : a;
+}
+
 // Why a model is not even tried; empty if it is.
 std::string reason_to_leave(const Model& model, const BatchOptions& options) {
   int64_t bytes = 0, macs = 0;
   for (const NamedTensor& tensor : model.tensors()) {
     if (!tensor.tensor.defined()) return "tensors have no contents";
     bytes += static_cast<int64_t>(tensor.tensor.nbytes());
+  }
+  for (const Value* input : model.graph().inputs()) {
+    Sizes doubled = numbers_of(input->type);
+    doubled.push_back(2 * static_cast<int64_t>(sizeof(double)));
+    bytes = safe_sum(bytes, safe_product(doubled));
   }
   if (bytes > options.most_bytes) return "the model is too large to try another batch size";
   for (const Node& node : model.graph().nodes()) {
@@ -424,8 +443,8 @@ std::string reason_to_leave(const Model& model, const BatchOptions& options) {
     const Sizes weights = numbers_of(node.arguments()[*weight].value()->type);
     const Sizes result = numbers_of(node.output()->type);
     if (weights.size() < 2 || base_name(node.op()) == "embedding") continue;
-    macs += product(result, result.size()) * product(weights, weights.size()) /
-            std::max<int64_t>(weights[0], 1);
+    const int64_t per_element = safe_product(weights) / std::max<int64_t>(weights[0], 1);
+    macs = safe_sum(macs, safe_product({safe_product(result), per_element}));
   }
   if (macs > options.most_macs) return "trying another batch size would take too long";
   return {};
@@ -453,7 +472,7 @@ void generalize_batch(Model& model, const BatchOptions& options) {
   if (why.empty()) {
     for (const int guess : {0, 1, -1}) {
       try {
-        const Plan plan = prove(model, batch, guess);
+        const Plan plan = prove(model, batch, guess, options.most_bytes);
         mark(model, batch, plan);
         free_sizes(model.graph(), plan.edits);
         return;

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "compress/graph/batch.h"
 #include "compress/model.h"
 
 #include <filesystem>
@@ -22,9 +23,9 @@ class MappedFile;
 /// Throws Error(kIo), Error(kBadFile) with a JSON pointer, and Error(kUnsupported) naming what
 /// straight-line graphs cannot express: control flow (`cond`, `while_loop`), custom objects,
 /// mutations that another part of the program would see.
-Model load_pt2(const std::filesystem::path& path);
+Model load_pt2(const std::filesystem::path& path, const BatchOptions& batch = {});
 /// The same from a file that is already mapped or in memory.
-Model load_pt2(const std::shared_ptr<MappedFile>& file);
+Model load_pt2(const std::shared_ptr<MappedFile>& file, const BatchOptions& batch = {});
 
 /// Writes `model` as a program that Python's `torch.export.load` (torch 2.9 and later) loads, runs,
 /// trains and exports again without any extension of ours. The file appears whole or not at all,

@@ -332,7 +332,7 @@ void read_extra(const std::string& text, Model& model) {
 
 }  // namespace
 
-Model load_pt2(const std::shared_ptr<MappedFile>& file) {
+Model load_pt2(const std::shared_ptr<MappedFile>& file, const BatchOptions& batch) {
   const ZipReader zip(file);
   const Archive archive = open_archive(zip);
   const ZipEntry& entry = zip.at(archive.program);
@@ -344,10 +344,12 @@ Model load_pt2(const std::shared_ptr<MappedFile>& file) {
   }
   if (archive.extra) read_extra(*archive.extra, model);
   functionalize(model);
-  generalize_batch(model);
+  generalize_batch(model, batch);
   return model;
 }
 
-Model load_pt2(const std::filesystem::path& path) { return load_pt2(MappedFile::open(path)); }
+Model load_pt2(const std::filesystem::path& path, const BatchOptions& batch) {
+  return load_pt2(MappedFile::open(path), batch);
+}
 
 }  // namespace compress
