@@ -21,9 +21,13 @@
 
 #include <iostream>
 #include <iterator>
+#include <set>
 
 namespace compress {
 namespace {
+
+// Which tensors of a checkpoint require gradients: .pt2 files say so, .safetensors have no place.
+constexpr const char* kTrainedKey = "lathe.requires_grad";
 
 constexpr const char* kZooPrefix = "zoo:";
 
@@ -188,11 +192,28 @@ void check_save_path(const std::filesystem::path& path) {
 }
 
 void save_checkpoint(const Model& model, const std::filesystem::path& path) {
-  const ModelTensors exact = exact_tensors(model);
+  ModelTensors exact = exact_tensors(model);
+  Json trained = Json::array();
+  for (const NamedTensor& tensor : model.tensors()) {
+    if (tensor.tensor.requires_grad()) trained.push_back(tensor.name);
+  }
+  exact.metadata[kTrainedKey] = trained.dump();
   save_safetensors(path, exact.tensors, exact.metadata);
 }
 
-Model load_checkpoint(const std::filesystem::path& path) { return load_model(path.string()); }
+Model load_checkpoint(const std::filesystem::path& path) {
+  Model model = load_model(path.string());
+  const auto trained = model.metadata.find(kTrainedKey);
+  if (trained == model.metadata.end()) {
+    throw Error(ErrorCode::kBadFile, "is not a checkpoint", path.string());
+  }
+  const auto names = parse_json(trained->second, path.string()).get<std::set<std::string>>();
+  model.metadata.erase(trained);
+  for (NamedTensor& tensor : model.mutable_tensors()) {
+    tensor.tensor.set_requires_grad(names.contains(tensor.name));
+  }
+  return model;
+}
 
 int64_t model_file_bytes(const std::filesystem::path& path) {
   const auto bytes = static_cast<int64_t>(std::filesystem::file_size(path));
