@@ -8,6 +8,7 @@
 #include "compress/io/compressed_tensors.h"
 #include "compress/io/mapped_file.h"
 #include "compress/io/safetensors.h"
+#include "compress/multiversion.h"
 #include "compress/pass_manager.h"
 #include "compress/pass_manager_checks.h"
 #include "compress/weight.h"
@@ -39,6 +40,52 @@ constexpr int64_t kBlock = 1 << 21;
 // Tensors whose bytes are no multiple of 8 would leave those behind them misaligned; up to this
 // size they wait in memory for the end of the file.
 constexpr size_t kWaitingBytes = 1 << 16;
+
+// Elements that are not zero.
+COMPRESS_MULTIVERSION
+int64_t count_floats(const uint32_t* elements, int64_t size) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < size; ++i) count += (elements[i] << 1) != 0;
+  return count;
+}
+
+// The kept elements and zeros for the others, -0 made plain; returns how many are not zero.
+COMPRESS_MULTIVERSION
+int64_t mask_floats(const uint32_t* elements, const uint8_t* keep, int64_t size, uint32_t* out) {
+  int32_t count = 0;
+  for (int64_t i = 0; i < size; ++i) {
+    const bool is_nonzero = (keep[i] != 0) & ((elements[i] << 1) != 0);
+    out[i] = is_nonzero ? elements[i] : 0;
+    count += is_nonzero;
+  }
+  return count;
+}
+
+const uint32_t* bits_of(const at::Tensor& floats) {
+  return reinterpret_cast<const uint32_t*>(floats.const_data_ptr<float>());
+}
+
+int64_t count_elements(const at::Tensor& tensor) {
+  if (tensor.scalar_type() == at::kFloat && tensor.is_contiguous()) {
+    return count_floats(bits_of(tensor), tensor.numel());
+  }
+  return tensor.count_nonzero().item<int64_t>();
+}
+
+// As Weight::effective: the product with the mask, to which 0 is added for plain zeros.
+int64_t mask_elements(const at::Tensor& elements, const at::Tensor& keep, at::Tensor& out) {
+  if (elements.scalar_type() == at::kFloat) {
+    return mask_floats(
+        bits_of(elements), reinterpret_cast<const uint8_t*>(keep.const_data_ptr<bool>()),
+        elements.numel(), reinterpret_cast<uint32_t*>(out.mutable_data_ptr<float>()));
+  }
+  at::mul_out(out, elements, keep).add_(0);
+  return out.count_nonzero().item<int64_t>();
+}
+
+bool waits(const at::Tensor& tensor) {
+  return tensor.nbytes() % 8 != 0 && tensor.nbytes() <= kWaitingBytes;
+}
 
 uint64_t header_room(const Recipe& recipe, const Model& model, const Metadata& metadata) {
   constexpr uint64_t kConfiguration = 400, kMessage = 300;  // bytes a layer, more than they take
@@ -130,13 +177,17 @@ class Output {
 
   void add(const std::string& name, const at::Tensor& tensor) {
     order_.push_back(name);
-    const bool waits = tensor.nbytes() % 8 != 0 && tensor.nbytes() <= kWaitingBytes;
-    if (!waits) return writer_.add(name, tensor);
+    if (!waits(tensor)) return writer_.add(name, tensor);
     waiting_.emplace_back(name, tensor.clone());
   }
 
   // The product of a weight and its mask; returns how many elements are not zero.
   int64_t add_masked(const std::string& name, const at::Tensor& weight, const at::Tensor& mask) {
+    if (waits(weight)) {
+      const at::Tensor product = weight.mul(mask).add_(0);
+      add(name, product);
+      return count_elements(product);
+    }
     order_.push_back(name);
     const at::Tensor elements = weight.contiguous().view({-1}), keep = mask.contiguous().view({-1});
     const int64_t total = elements.numel();
@@ -149,11 +200,8 @@ class Output {
         for (int64_t piece = first; piece < last; ++piece) {
           const int64_t at = piece * kPiece, length = std::min(kPiece, size - at);
           at::Tensor part = block.narrow(0, at, length);
-          // As in Weight::effective: adding 0 makes -0 plain.
-          at::mul_out(part, elements.narrow(0, start + at, length),
-                      keep.narrow(0, start + at, length))
-              .add_(0);
-          nonzeros += part.count_nonzero().item<int64_t>();
+          nonzeros += mask_elements(elements.narrow(0, start + at, length),
+                                    keep.narrow(0, start + at, length), part);
         }
       });
       writer_.append(block.narrow(0, 0, size));
@@ -266,7 +314,7 @@ class Stream {
       if (first == 0) digest.digest = tensor_digest(tensor.tensor.detach());
       if (last == 2) {
         odd = finite.problem(one);
-        nonzeros = tensor.tensor.count_nonzero().item<int64_t>();
+        nonzeros = count_elements(tensor.tensor);
       }
     });
     digest.tensor = at::Tensor();

@@ -53,7 +53,9 @@ void add_graph(const Model& model, Metadata& metadata) {
   metadata[kGraphKey] = print(model, {.contents = false});
   Json sizes = Json::object();
   Graph& graph = const_cast<Model&>(model).graph();  // only looked at
-  each_symbolic_dim(graph, [&](const Dim& dim) { sizes[dim.symbol] = dim.size; });
+  each_symbolic_dim(graph, [&](const Dim& dim) {
+    if (dim.size > 0 && !sizes.contains(dim.symbol)) sizes[dim.symbol] = dim.size;
+  });
   if (!sizes.empty()) metadata[kSymbolsKey] = sizes.dump();
 }
 

@@ -16,6 +16,7 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <array>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -190,7 +191,35 @@ at::Tensor rows_of(const at::Tensor& matrix, int64_t first, int64_t size) {
   return matrix.size(0) == 1 ? matrix : matrix.narrow(0, first, size);
 }
 
+// Of symmetric codes in one field: a byte has as many as its value tells.
+int64_t count_bytes(const QuantizedTensor& quantized) {
+  const int width = quantized.bits, codes = 8 / width;
+  std::array<uint8_t, 256> nonzeros{};
+  for (int byte = 0; byte < 256; ++byte) {
+    for (int i = 0; i < codes; ++i) {
+      const int code = (byte >> (i * width)) & ((1 << width) - 1);
+      nonzeros[byte] = static_cast<uint8_t>(nonzeros[byte] + (code != quantized.offset()));
+    }
+  }
+  const at::Tensor& field = quantized.fields.front();
+  const int64_t rows = field.size(0), bytes = field.size(1);
+  const int64_t padding = bytes * codes - quantized.columns();  // zero bits, which no zero is
+  int64_t count = -padding * rows;
+  const uint8_t* data = field.const_data_ptr<uint8_t>();
+  const int64_t step = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, bytes));
+  for (int64_t first = 0; first < rows; first += step) {
+    const int64_t last = std::min(rows, first + step);
+    for (int64_t i = first * bytes; i < last * bytes; ++i) count += nonzeros[data[i]];
+    release_pages(field.narrow(0, first, last - first));
+  }
+  return count;
+}
+
 int64_t count_codes(const QuantizedTensor& quantized, const at::Tensor& mask) {
+  if (quantized.symmetric() && quantized.fields.size() == 1 && !mask.defined() &&
+      quantized.fields.front().is_contiguous()) {
+    return count_bytes(quantized);
+  }
   const int64_t rows = quantized.rows(), columns = quantized.columns();
   const at::Tensor keep = mask.defined() ? as_matrix(mask, quantized.channel_dim) : at::Tensor();
   const int64_t step = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, columns));
@@ -209,7 +238,7 @@ int64_t count_codes(const QuantizedTensor& quantized, const at::Tensor& mask) {
                              .narrow(1, 0, columns));
     }
     if (keep.defined()) counted.logical_and_(keep.narrow(0, first, size));
-    count += counted.sum().item<int64_t>();
+    count += counted.count_nonzero().item<int64_t>();
     for (const at::Tensor& field : fields) release_pages(field);
   }
   return count;
@@ -231,7 +260,7 @@ int64_t count_nonzeros(const Weight& weight) {
   for (int64_t start = 0; start < elements.numel(); start += kPiece) {
     const int64_t size = std::min(kPiece, elements.numel() - start);
     const at::Tensor piece = elements.narrow(0, start, size), kept = keep.narrow(0, start, size);
-    count += piece.ne(0).logical_and_(kept).sum().item<int64_t>();
+    count += piece.ne(0).logical_and_(kept).count_nonzero().item<int64_t>();
     release_pages(piece);
     release_pages(kept);
   }

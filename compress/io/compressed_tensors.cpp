@@ -113,13 +113,26 @@ Json configuration(const std::vector<std::pair<std::string, Json>>& layers,
   return config;
 }
 
+// The words of all codes. Codes of 1, 2, 4 and 8 bits are a stream of bits in a QuantizedTensor
+// too, so where a row fills its last word the bytes are the same.
+at::Tensor packed_words(const QuantizedTensor& quantized) {
+  const at::Tensor& field = quantized.fields.front();
+  const bool is_aligned =
+      reinterpret_cast<uintptr_t>(field.const_data_ptr()) % sizeof(int32_t) == 0;
+  if (quantized.fields.size() == 1 && field.size(1) % sizeof(int32_t) == 0 &&
+      field.is_contiguous() && is_aligned) {
+    return field.view(at::kInt);
+  }
+  return pack_words(unpack_codes(quantized.fields, quantized.bits, quantized.columns()),
+                    quantized.bits);
+}
+
 void append_packed(const std::string& module, const QuantizedTensor& quantized,
                    NamedTensors& tensors) {
   const int64_t rows = quantized.rows(), columns = quantized.columns();
-  const at::Tensor codes = unpack_codes(quantized.fields, quantized.bits, columns);
   const at::Tensor scale =
       strategy(quantized) == "tensor" ? quantized.scale.view({1}) : quantized.scale;
-  tensors.emplace_back(module + ".weight_packed", pack_words(codes, quantized.bits));
+  tensors.emplace_back(module + ".weight_packed", packed_words(quantized));
   tensors.emplace_back(module + ".weight_shape", at::tensor({rows, columns}, at::kLong));
   tensors.emplace_back(module + ".weight_scale", scale);
   if (!quantized.symmetric()) {

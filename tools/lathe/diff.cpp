@@ -1,9 +1,11 @@
 // lathe diff: what differs between two models, and how far their outputs are apart.
 
+#include "compress/budget/cost.h"
 #include "compress/error.h"
 #include "compress/graph/shapes.h"
 #include "compress/graph/text.h"
 #include "compress/report/table.h"
+#include "compress/weight.h"
 #include "tools/lathe/command.h"
 #include "tools/lathe/terminal.h"
 
@@ -17,6 +19,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 
 namespace lathe {
 namespace {
@@ -27,6 +30,14 @@ using compress::NamedTensor;
 struct Options {
   ModelArgument a, b;
   bool json = false;
+};
+
+// A layer's weight in both models, as the layer sees it.
+struct LayerDifference {
+  std::string name, encoding_a, encoding_b;
+  double zeros_a = 0, zeros_b = 0;        // share of the elements
+  double largest = 0, relative = 0;       // as in TensorDifference
+  std::vector<int64_t> sizes_a, sizes_b;  // where they differ, nothing else is measured
 };
 
 struct TensorDifference {
@@ -47,9 +58,52 @@ void measure(const at::Tensor& a, const at::Tensor& b, double& largest, double& 
   relative = difference.norm().item<double>() / (size > 0 ? size : 1.0);
 }
 
-std::vector<TensorDifference> compare_tensors(const Model& a, const Model& b) {
+double share_of_zeros(const compress::Weight& weight) {
+  const auto elements = static_cast<double>(weight.elements());
+  return 1.0 - static_cast<double>(compress::count_nonzeros(weight)) / elements;
+}
+
+// The weights that both models have and that differ in value or encoding. Adds the tensors that
+// the weights of both are made of to `compared`.
+std::vector<LayerDifference> compare_layers(const Model& a, const Model& b,
+                                            std::set<std::string>& compared) {
+  const at::NoGradGuard no_grad;
+  const std::vector<compress::Weight> of_b = compress::weights(b);
+  std::map<std::string, const compress::Weight*> by_name;
+  for (const compress::Weight& weight : of_b) by_name.emplace(weight.name(), &weight);
+  std::vector<LayerDifference> differences;
+  for (const compress::Weight& weight : compress::weights(a)) {
+    const auto found = by_name.find(weight.name());
+    if (found == by_name.end()) continue;
+    const compress::Weight& other = *found->second;
+    for (const compress::Weight* side : {&weight, &other}) {
+      for (const std::string& source : side->sources()) compared.insert(source);
+    }
+    LayerDifference layer;
+    layer.name = weight.name();
+    layer.encoding_a = weight.encoding();
+    layer.encoding_b = other.encoding();
+    if (weight.sizes() != other.sizes()) {
+      layer.sizes_a = weight.sizes();
+      layer.sizes_b = other.sizes();
+    } else {
+      const at::Tensor x = weight.effective(), y = other.effective();
+      if (layer.encoding_a == layer.encoding_b && x.equal(y)) continue;
+      measure(x, y, layer.largest, layer.relative);
+      layer.zeros_a = share_of_zeros(weight);
+      layer.zeros_b = share_of_zeros(other);
+    }
+    differences.push_back(std::move(layer));
+  }
+  return differences;
+}
+
+// The named tensors apart from those that were compared as weights of layers.
+std::vector<TensorDifference> compare_tensors(const Model& a, const Model& b,
+                                              const std::set<std::string>& compared) {
   std::vector<TensorDifference> differences;
   for (const NamedTensor& tensor : a.tensors()) {
+    if (compared.contains(tensor.name)) continue;
     const NamedTensor* other = b.find_tensor(tensor.name);
     if (other == nullptr) {
       differences.push_back({tensor.name, "only in A: " + type_text(tensor.tensor)});
@@ -64,7 +118,7 @@ std::vector<TensorDifference> compare_tensors(const Model& a, const Model& b) {
     }
   }
   for (const NamedTensor& tensor : b.tensors()) {
-    if (a.find_tensor(tensor.name) == nullptr) {
+    if (!compared.contains(tensor.name) && a.find_tensor(tensor.name) == nullptr) {
       differences.push_back({tensor.name, "only in B: " + type_text(tensor.tensor)});
     }
   }
@@ -129,6 +183,47 @@ nlohmann::ordered_json to_json(const std::vector<TensorDifference>& differences)
   return rows;
 }
 
+nlohmann::ordered_json to_json(const std::vector<LayerDifference>& layers) {
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  for (const LayerDifference& layer : layers) {
+    nlohmann::ordered_json row = {
+        {"name", layer.name}, {"encoding_a", layer.encoding_a}, {"encoding_b", layer.encoding_b}};
+    if (layer.sizes_a.empty()) {
+      row.update({{"zeros_a", layer.zeros_a},
+                  {"zeros_b", layer.zeros_b},
+                  {"largest_difference", layer.largest},
+                  {"relative_difference", layer.relative}});
+    } else {
+      row.update({{"sizes_a", layer.sizes_a}, {"sizes_b", layer.sizes_b}});
+    }
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+std::string to_text(const std::vector<LayerDifference>& layers) {
+  using compress::Table;
+  Table table({{"layer's weight", Table::Align::kLeft},
+               {"A", Table::Align::kLeft},
+               {"B", Table::Align::kLeft},
+               {"zeros A"},
+               {"zeros B"},
+               {"largest"},
+               {"relative"}});
+  for (const LayerDifference& layer : layers) {
+    if (layer.sizes_a.empty()) {
+      table.add({layer.name, layer.encoding_a, layer.encoding_b,
+                 fmt::format("{:.1f} %", 100 * layer.zeros_a),
+                 fmt::format("{:.1f} %", 100 * layer.zeros_b), fmt::format("{:.3g}", layer.largest),
+                 fmt::format("{:.3g}", layer.relative)});
+    } else {
+      table.add({layer.name, fmt::format("{}", fmt::join(layer.sizes_a, "x")),
+                 fmt::format("{}", fmt::join(layer.sizes_b, "x")), "", "", "", ""});
+    }
+  }
+  return table.text();
+}
+
 std::string to_text(const std::vector<TensorDifference>& differences, const std::string& title) {
   using compress::Table;
   Table table(
@@ -144,18 +239,23 @@ std::string to_text(const std::vector<TensorDifference>& differences, const std:
 
 void run(const Options& options) {
   const Model a = load(options.a), b = load(options.b);
-  const std::vector<TensorDifference> tensors = compare_tensors(a, b);
+  std::set<std::string> compared;
+  const std::vector<LayerDifference> layers = compare_layers(a, b, compared);
+  const std::vector<TensorDifference> tensors = compare_tensors(a, b, compared);
   const std::vector<std::string> graph = compare_graphs(a, b);
   std::string why_not;
   const std::vector<TensorDifference> outputs = compare_outputs(a, b, why_not);
   if (options.json) {
-    nlohmann::ordered_json json = {
-        {"tensors", to_json(tensors)}, {"operators", graph}, {"outputs", to_json(outputs)}};
+    nlohmann::ordered_json json = {{"layers", to_json(layers)},
+                                   {"tensors", to_json(tensors)},
+                                   {"operators", graph},
+                                   {"outputs", to_json(outputs)}};
     if (!why_not.empty()) json["outputs_not_compared"] = why_not;
     return print_result(json.dump(2) + "\n");
   }
   std::string text;
-  text += tensors.empty() ? "all tensors are equal\n" : to_text(tensors, "tensor");
+  text += layers.empty() ? "the layers' weights are equal\n" : to_text(layers);
+  text += tensors.empty() ? "all other tensors are equal\n" : to_text(tensors, "tensor");
   text += graph.empty() ? "the same operators\n"
                         : fmt::format("operators, B against A: {}\n", fmt::join(graph, ", "));
   text += why_not.empty() ? to_text(outputs, "output, random inputs")
