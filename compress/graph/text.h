@@ -43,7 +43,8 @@ std::string print(const TensorType& type);
 
 /// Reads the text form. The role of a tensor (`parameter`) and types of results may be missing. A
 /// tensor that is given by its digest, or not at all, is undefined in the model. Throws
-/// Error(kBadFile) naming line and column, what was found and what was expected.
+/// Error(kBadFile) naming line and column, what was found and what was expected; also for an
+/// `aten::` operator that this LibTorch lacks.
 Model parse_model(std::string_view text);
 
 }  // namespace compress

@@ -14,6 +14,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <cctype>
 #include <functional>
 #include <optional>
 
@@ -291,12 +293,19 @@ void ProgramReader::read_outputs() {
   model_.graph().set_updates(std::move(updates));
 }
 
+bool is_plain_word(const std::string& name) {
+  const auto is_letter = [](char c) { return c == '_' || std::isalpha(static_cast<uint8_t>(c)); };
+  return !name.empty() && is_letter(name[0]) && std::all_of(name.begin(), name.end(), [&](char c) {
+    return is_letter(c) || std::isdigit(static_cast<uint8_t>(c));
+  });
+}
+
 // Gives symbols the names that they had before Python's rules renamed them.
 void rename_symbols(Model& model, const json& names) {
   const std::function<void(SizeExpression&)> rename = [&](SizeExpression& expression) {
     const auto found = names.find(expression.name);
     if (expression.kind == SizeExpression::Kind::kSymbol && found != names.end() &&
-        found->is_string()) {
+        found->is_string() && is_plain_word(found->get<std::string>())) {
       expression.name = found->get<std::string>();
     }
     for (SizeExpression& argument : expression.arguments) rename(argument);

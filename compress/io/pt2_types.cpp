@@ -72,13 +72,33 @@ std::optional<int64_t> to_number(const Table& table, T wanted) {
   return std::nullopt;
 }
 
+// As for the text form of models.
+constexpr size_t kMostDims = 64;
+
+// Whether the text form of a model can hold `symbol` as one size.
+bool is_printable_size(const std::string& symbol) {
+  int nesting = 0;
+  for (const char c : symbol) {
+    nesting += c == '(' ? 1 : c == ')' ? -1 : 0;
+    const bool ends_size = c == '[' || c == ']' || (c == ',' && nesting == 0);
+    if (nesting < 0 || ends_size || static_cast<unsigned char>(c) <= ' ') return false;
+  }
+  const bool is_digit = !symbol.empty() && symbol[0] >= '0' && symbol[0] <= '9';
+  return nesting == 0 && !symbol.empty() && symbol != "..." && !is_digit;
+}
+
 // A size that is not a number is written readably; what sympy says beyond our grammar stays as it
 // is.
-std::string readable(const std::string& text) {
-  if (const auto expression = parse_size_expression(text)) return print_readable(*expression);
-  std::string symbol = text;
+Dim read_expression(const JsonCursor& text, int64_t example) {
+  std::string symbol = text.string();
   std::erase_if(symbol, [](char c) { return c == ' '; });
-  return symbol;
+  if (const auto expression = parse_size_expression(text.string())) {
+    if (expression->kind == SizeExpression::Kind::kNumber) return Dim(expression->number);
+    symbol = print_readable(*expression);
+    if (symbol != "...") return Dim(symbol, example);
+  }
+  if (!is_printable_size(symbol)) text.fail(fmt::format("`{:.40}` is not a size", symbol));
+  return Dim(symbol, example);
 }
 
 }  // namespace
@@ -127,19 +147,23 @@ Dim read_dim(const JsonCursor& size) {
       example = number.integer();
     }
   }
-  const std::string symbol = readable(value["expr_str"].string());
-  if (symbol.empty()) value.fail("the size is an empty expression");
-  return Dim(symbol, example);
+  return read_expression(value["expr_str"], example);
 }
 
 TensorType read_tensor_type(const JsonCursor& meta) {
   TensorType type;
   type.dtype = read_dtype(meta["dtype"]);
   std::vector<Dim> sizes;
+  int64_t elements = 1;
   for (const JsonCursor& size : meta["sizes"].elements()) {
     sizes.push_back(read_dim(size));
-    if (sizes.back().size < 0) size.fail("the size is negative");
+    const int64_t number = sizes.back().size;
+    if (number < 0) size.fail("the size is negative");
+    if (__builtin_mul_overflow(elements, std::max<int64_t>(number, 1), &elements)) {
+      size.fail("the number of elements does not fit 64 bits");
+    }
   }
+  if (sizes.size() > kMostDims) meta.fail(fmt::format("{} dimensions", sizes.size()));
   type.sizes = std::move(sizes);
   return type;
 }

@@ -61,6 +61,14 @@ std::string zip_of(const std::vector<compress::fuzz::Section>& sections) {
   return archive;
 }
 
+// The text form refuses `aten::` operators that this LibTorch lacks.
+bool has_unknown_operator(const compress::Model& model) {
+  for (const compress::Node& node : model.graph().nodes()) {
+    if (node.schema() == nullptr && node.op().starts_with("aten::")) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerInitialize(int*, char***) {
@@ -80,9 +88,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   } catch (const Error&) {
     return 0;
   }
-  const std::string printed = print(*model);
   if (!problems(*model, {.unused = false}).empty()) return 0;
-  FUZZ_REQUIRE(print(parse_model(printed)) == printed);
+  if (!has_unknown_operator(*model)) {
+    const std::string printed = print(*model);
+    FUZZ_REQUIRE(print(parse_model(printed)) == printed);
+  }
   static const std::string path =
       (std::filesystem::temp_directory_path() / ("lathe-fuzz-" + std::to_string(getpid())))
           .string();
