@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <set>
+#include <tuple>
 
 namespace compress {
 namespace {
@@ -171,7 +172,14 @@ bool Selector::matches(const SelectorTarget& target) const {
 
 bool Selector::is_everything() const { return *this == Selector(); }
 
-bool Selector::operator==(const Selector&) const = default;
+// Written out, as clang 16 crashes on a default one of a type that holds vectors of itself.
+bool Selector::operator==(const Selector& other) const {
+  const auto members = [](const Selector& selector) {
+    return std::tie(selector.names, selector.kinds, selector.min_elements, selector.max_elements,
+                    selector.none, selector.any, selector.all);
+  };
+  return members(*this) == members(other);
+}
 
 std::string Selector::text() const { return write_selector(*this).dump(); }
 
