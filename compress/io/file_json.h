@@ -13,6 +13,6 @@ namespace compress {
 /// anything else, for duplicate keys, and for nesting deeper than `max_depth`. Memory is bounded by
 /// a constant times the text.
 nlohmann::ordered_json parse_file_json(std::string_view text, const std::string& where,
-                                  int max_depth = 64);
+                                       int max_depth = 64);
 
 }  // namespace compress

@@ -84,8 +84,9 @@ TEST(SaveModel, LosesNothingThatTheOutputsDependOn) {
       for (const Weight& other : weights(read)) {
         if (other.name() != weight.name()) continue;
         EXPECT_TRUE(at::equal(other.effective(), weight.effective())) << recipe << weight.name();
-        if (weight.is_quantized() && !weight.mask().defined())
+        if (weight.is_quantized() && !weight.mask().defined()) {
           EXPECT_EQ(other.encoding(), weight.encoding()) << recipe;
+        }
       }
     }
     save_model(read, folder / "again.safetensors");

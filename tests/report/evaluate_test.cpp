@@ -1,3 +1,5 @@
+// Metrics agree with counts by hand, and misfits are refused.
+
 #include "compress/evaluate.h"
 
 #include "compress/data/tensors.h"

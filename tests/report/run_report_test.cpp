@@ -1,3 +1,5 @@
+// A report says what was measured, and what did not pay.
+
 #include "compress/report/run_report.h"
 
 #include "compress/budget/latency.h"

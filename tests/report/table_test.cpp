@@ -1,3 +1,5 @@
+// Tables align, numbers are written as people read them.
+
 #include "compress/report/table.h"
 
 #include <gmock/gmock.h>
