@@ -82,6 +82,11 @@ JsonDocument::JsonDocument(std::string_view text, std::string name) : name_(std:
   const bool bare = text.find("Infinity") != text.npos || text.find("NaN") != text.npos;
   try {
     root_ = bare ? parse(quote_bare_numbers(text), name_) : parse(text, name_);
+    // The parser takes a zero byte for the end.
+    if (const size_t zero = text.find('\0'); zero != text.npos) {
+      throw Error(ErrorCode::kBadFile, fmt::format("not JSON from byte {} on", zero + 1), name_,
+                  "the file is damaged or not from torch.export");
+    }
   } catch (const json::parse_error& error) {
     throw Error(ErrorCode::kBadFile, fmt::format("not JSON from byte {} on", error.byte), name_,
                 "the file is damaged or not from torch.export");

@@ -191,6 +191,11 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, const std::str
   SafetensorsHeader header;
   HeaderHandler handler(header, where);
   nlohmann::json::sax_parse(text.begin(), text.end(), &handler);
+  // The parser takes a zero byte for the end.
+  if (const size_t zero = text.find('\0'); zero != text.npos) {
+    throw Error(ErrorCode::kBadFile, "the header holds a zero byte",
+                fmt::format("{}: byte {}", where, zero + 8), "the file is damaged");
+  }
   return header;
 }
 

@@ -65,6 +65,7 @@ Error refusal(const MappedFile& file) {
 // Wrappers of torch.nn.DataParallel and torch.compile, which are no part of the model.
 void strip_prefixes(StateDict& state) {
   constexpr std::array<std::string_view, 2> kPrefixes = {"module.", "_orig_mod."};
+  if (state.tensors.empty()) return;  // all names of none have every prefix, for ever
   for (bool again = true; again;) {
     again = false;
     for (const std::string_view prefix : kPrefixes) {

@@ -209,6 +209,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         BadHeader{"no_json", "{\"a", 0, "no valid JSON"},
         BadHeader{"trailing", "{} x", 0, "no valid JSON"},
+        BadHeader{"zero_byte", std::string("{}\0 x", 5), 0, "a zero byte"},
         BadHeader{"list", "[]          ", 0, "unexpected list"},
         BadHeader{"deep", std::string(5000, '['), 0, "unexpected list"},
         BadHeader{"dtype", "{" + entry("a", "F99", "[1]", "[0,4]") + "}", 4, "unknown dtype `F99`"},

@@ -46,6 +46,11 @@ void expect_as_in_python(const StateDict& state, const std::string& name) {
 
 class FromPython : public ::testing::TestWithParam<const char*> {};
 
+TEST(StateDict, ReadsAFileOfNoTensors) {
+  std::string bytes("\2\0\0\0\0\0\0\0{}", 10);
+  EXPECT_TRUE(load_state_dict(MappedFile::from_bytes(bytes)).tensors.empty());
+}
+
 TEST_P(FromPython, LoadsAsPythonSavedIt) {
   expect_as_in_python(load_state_dict(golden(GetParam())), GetParam());
 }
