@@ -181,7 +181,8 @@ int64_t Weight::set_mask(const at::Tensor& keep) {
   const at::Tensor before = mask();
   const at::Tensor after = before.defined() ? before.logical_and(keep) : keep;
   const int64_t zeros = elements() - after.count_nonzero().item<int64_t>();
-  const int64_t zeros_before = before.defined() ? elements() - before.count_nonzero().item<int64_t>() : 0;
+  const int64_t zeros_before =
+      before.defined() ? elements() - before.count_nonzero().item<int64_t>() : 0;
   if (zeros == zeros_before) return 0;
   if (mask_value_ && UseMap(model_->graph()).of(mask_value_).size() == 1) {
     model_->set_tensor(mask_value_->name(), after);
