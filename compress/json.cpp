@@ -92,9 +92,17 @@ Json parse_json(std::string_view text, const std::string& file) {
   try {
     // By reference: the parser copies its callback.
     Watcher watcher(file);
-    return Json::parse(text, [&watcher](int depth, Json::parse_event_t event, Json& parsed) {
+    Json json = Json::parse(text, [&watcher](int depth, Json::parse_event_t event, Json& parsed) {
       return watcher(depth, event, parsed);
     });
+    // The parser takes a zero byte for the end.
+    if (const size_t zero = text.find('\0'); zero != text.npos) {
+      const auto [line, column] = line_and_column(text, zero);
+      throw Error(
+          ErrorCode::kInvalidArgument, "not valid JSON: a zero byte",
+          fmt::format("{}line {}, column {}", file.empty() ? "" : file + ": ", line, column));
+    }
+    return json;
   } catch (const Json::parse_error& error) {
     const size_t byte = error.byte == 0 ? 0 : error.byte - 1;
     const auto [line, column] = line_and_column(text, byte);

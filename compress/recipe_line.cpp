@@ -21,6 +21,9 @@ class LineReader {
 
   Json steps() {
     Json steps = Json::array();
+    position_ = line_.find('\0');
+    if (position_ != line_.npos) fail("a zero byte");
+    position_ = 0;
     do {
       skip_space();
       const std::string id = word("the name of a pass");

@@ -7,8 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <array>
 #include <fstream>
-#include <iterator>
 
 namespace compress {
 namespace {
@@ -16,7 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kDeepestInclude = 8;
-constexpr uintmax_t kLargestFile = 16 << 20;  // a recipe is text written by hand
+constexpr size_t kLargestFile = 16 << 20;  // a recipe is text written by hand
 
 std::string read_text(const fs::path& file) {
   std::error_code code;
@@ -24,12 +24,20 @@ std::string read_text(const fs::path& file) {
     throw Error(ErrorCode::kIo, "is a folder, not a recipe", file.string());
   }
   if (!fs::exists(file, code)) throw Error(ErrorCode::kIo, "there is no such file", file.string());
-  if (fs::is_regular_file(file, code) && fs::file_size(file, code) > kLargestFile) {
-    throw Error(ErrorCode::kBadFile, "is larger than 16 MiB, so it is not a recipe", file.string());
-  }
   std::ifstream stream(file, std::ios::binary);
-  std::string text((std::istreambuf_iterator<char>(stream)), std::istreambuf_iterator<char>());
   if (!stream) throw Error(ErrorCode::kIo, "cannot be read", file.string());
+  // Counted while reading: a pipe has no size, and some devices have no end.
+  std::string text;
+  std::array<char, 65536> block;
+  do {
+    stream.read(block.data(), block.size());
+    text.append(block.data(), static_cast<size_t>(stream.gcount()));
+    if (text.size() > kLargestFile) {
+      throw Error(ErrorCode::kBadFile, "is larger than 16 MiB, so it is not a recipe",
+                  file.string());
+    }
+  } while (stream);
+  if (stream.bad()) throw Error(ErrorCode::kIo, "cannot be read", file.string());
   return text;
 }
 

@@ -35,6 +35,12 @@ TEST(Json, TakesTheSameKeyInTwoObjects) {
   EXPECT_EQ(parse_json(R"([{"a": 1}, {"a": {"a": 2}}])").size(), 2u);
 }
 
+TEST(Json, RefusesWhatFollowsAZeroByte) {
+  const std::string text("{}\0 x", 5);
+  EXPECT_EQ(thrown([&] { parse_json(text, "r.json"); }),
+            "r.json: line 1, column 3: not valid JSON: a zero byte");
+}
+
 TEST(Json, RefusesDeepNesting) {
   const std::string deep = std::string(100, '[') + std::string(100, ']');
   EXPECT_THAT(thrown([&] { parse_json(deep); }), ::testing::HasSubstr("nested deeper than 64"));

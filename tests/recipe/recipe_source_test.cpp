@@ -115,6 +115,11 @@ TEST_F(RecipeFiles, RefuseCyclesAndMissingFiles) {
   EXPECT_THAT(thrown([&] { load("d.json"); }), HasSubstr("3 is not the name of a recipe file"));
 }
 
+TEST_F(RecipeFiles, RefuseAFileWithoutEnd) {
+  write("a.json", R"({"include": "/dev/zero"})");
+  EXPECT_THAT(thrown([&] { load("a.json"); }), HasSubstr("is larger than 16 MiB"));
+}
+
 TEST_F(RecipeFiles, RefuseADeepChain) {
   for (int i = 0; i < 12; ++i) {
     write(std::to_string(i) + ".json", R"({"include": ")" + std::to_string(i + 1) + R"(.json"})");
