@@ -152,6 +152,14 @@ TEST(GeneralizeBatch, FreesABatchSizeThatViewsAndStatesNamed) {
   }
 }
 
+TEST(GeneralizeBatch, LeavesInputsAloneThatNoMemoryHolds) {
+  Model model = parse_model(
+      "input x : f32[1000000000000,4]\nrelu = aten::relu(x) : f32[1000000000000,4]\n"
+      "return output = relu\n");
+  generalize_batch(model);
+  EXPECT_THAT(model.notes, ElementsAre(HasSubstr("too large to try another batch size")));
+}
+
 TEST(GeneralizeBatch, KeepsABatchThatSamplesSeeAndSaysSo) {
   const Model model = load_pt2(golden("coupled.pt2"));
   EXPECT_FALSE(model.graph().inputs()[0]->type.sizes->front().is_symbolic());
