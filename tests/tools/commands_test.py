@@ -150,8 +150,9 @@ class Commands(LatheTest):
         self.lathe("apply", "prune.magnitude{where=fc1.weight}", "zoo:lenet5", "-o", "p.pt2",
                    "--latency-seconds", "0.01")
         difference = self.json("diff", "zoo:lenet5", "p.pt2")
-        self.assertTrue(any("fc1" in row["name"] for row in difference["tensors"]))
-        self.assertFalse(any("fc2" in row["name"] for row in difference["tensors"]))
+        self.assertEqual([row["name"] for row in difference["layers"]], ["fc1.weight"])
+        self.assertEqual(difference["layers"][0]["zeros_b"], 0.5)
+        self.assertGreater(difference["layers"][0]["largest_difference"], 0)
 
     def test_a_full_standard_output_is_an_error(self):
         for arguments in [["models"], ["inspect", "zoo:lenet5"], ["schema"], ["passes", "--json"]]:
