@@ -22,10 +22,11 @@ ALLOWED = {
     "options": GRAPH,  # selectors know kinds of operators
     "pass": MODEL | {"options", "calibrate", "budget"},
     "evaluate": MODEL | {"options", "data"},
+    "train": MODEL | {"options", "data", "evaluate", "pass"},
     "files": MODEL | {"io", "zoo"},
     "report": MODEL | {"options", "budget", "pass", "evaluate"},
     "stream": MODEL | {"options", "pass", "files", "io", "budget"},
-    "passes": MODEL | {"options", "calibrate", "budget", "pass"},
+    "passes": MODEL | {"options", "calibrate", "budget", "pass", "train"},
 }
 # Files that stand directly in compress/, by room.
 TOP_LEVEL = {
