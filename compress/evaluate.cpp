@@ -101,7 +101,7 @@ void add_targets(const at::Tensor& output, const at::Tensor& target, bool labele
                 fmt::format("the {} have elements that are NaN or infinite", what));
   }
   sums.elements += wide.numel();
-  sums.squared_error += (wide - wide_target).square_().sum().item<double>();
+  sums.squared_error += wide.sub(wide_target).square_().sum().item<double>();
 }
 
 // Whether there is something to compare with.
