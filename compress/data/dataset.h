@@ -17,8 +17,10 @@ namespace compress {
 /// Some samples, ready for a model.
 struct Batch {
   std::vector<at::Tensor> inputs;  ///< the model's inputs, samples along dimension 0
-  at::Tensor labels;               ///< int64 [n] (or [n, length] for tokens); undefined: no labels
-  std::vector<int64_t> indices;    ///< which samples of the data set these are
+  /// Classes: int64 [n], or [n, length] for tokens. Targets of a regression: floating, [n, ...].
+  /// Undefined: no labels.
+  at::Tensor labels;
+  std::vector<int64_t> indices;  ///< which samples of the data set these are
 
   int64_t size() const { return static_cast<int64_t>(indices.size()); }
 };
@@ -35,7 +37,7 @@ struct DatasetInfo {
   std::vector<std::vector<int64_t>> input_sizes;  ///< of one sample, without the batch dimension
   int64_t classes = 0;                            ///< 0: no labels, or not a classification
   std::vector<std::string> class_names;           ///< empty, or one for each class
-  bool labeled = false;                           ///< whether batches have labels
+  bool labeled = false;  ///< whether batches have labels: classes or, floating, targets
 };
 
 /// A list of samples. Reading is thread-safe and depends on nothing but the arguments.

@@ -37,7 +37,12 @@ Loader::Loader(DatasetPtr dataset, const LoaderOptions& options)
 
 Loader::~Loader() { stop(); }
 
-void Loader::start(uint64_t epoch) {
+void Loader::start(uint64_t epoch, int64_t first_batch) {
+  if (first_batch < 0 || first_batch > batches_) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("batch {} of an epoch that has {}", first_batch, batches_),
+                "first_batch");
+  }
   stop();
   epoch_ = epoch;
   if (options_.shuffle) {
@@ -46,7 +51,7 @@ void Loader::start(uint64_t epoch) {
     order_.resize(static_cast<size_t>(dataset_->size()));
     std::iota(order_.begin(), order_.end(), int64_t{0});
   }
-  delivered_ = claimed_ = 0;
+  delivered_ = claimed_ = first_batch;
   slots_.clear();
   slots_.resize(static_cast<size_t>(options_.threads) + 2);
   for (int i = 0; i < options_.threads; ++i) workers_.emplace_back([this] { work(); });

@@ -38,8 +38,10 @@ class Loader {
   int64_t batches() const { return batches_; }
   const Dataset& dataset() const { return *dataset_; }
 
-  /// Goes to the beginning of `epoch`; what was made ahead is dropped.
-  void start(uint64_t epoch);
+  /// Goes to batch `first_batch` of `epoch`, without making those before it; what was made ahead is
+  /// dropped. To go on in the middle of an epoch: the number of batches already taken. Throws
+  /// Error(kInvalidArgument) unless it is in [0, batches()]; batches() is the end of the epoch.
+  void start(uint64_t epoch, int64_t first_batch = 0);
 
   /// The next batch; nothing at the end of the epoch.
   std::optional<Batch> next();
@@ -60,14 +62,14 @@ class Loader {
   int64_t batches_ = 0;
   uint64_t epoch_ = 0;
   std::vector<int64_t> order_;
-  int64_t delivered_ = 0;  // batches given out
+  int64_t delivered_ = 0;  // batches given out or skipped
 
   std::vector<std::thread> workers_;
   std::mutex mutex_;                  // guards all below, and delivered_ while workers run
   std::condition_variable room_;      // a slot is free, or stop
   std::condition_variable finished_;  // a batch is ready
   std::vector<Slot> slots_;           // batch b waits in slot b % size
-  int64_t claimed_ = 0;               // batches given to workers
+  int64_t claimed_ = 0;               // batches given to workers or skipped
   bool stopping_ = false;
 };
 

@@ -101,15 +101,18 @@ class Opener {
       : kind_(kind), section_(section), options_(options) {}
 
   DatasetPtr operator()(const KnownData& data) const {
-    return known_dataset(kind_, data.split, image_options(data.normalize, kind_));
+    const Normalization own = normalization(kind_);
+    return known_dataset(kind_, data.split,
+                         image_options(chosen(data.normalize, own), data.augment, own));
   }
   DatasetPtr operator()(const ImageFolderData& data) const {
     FolderOptions folder;
     folder.size = data.size;
     folder.resize = data.resize != 0 ? data.resize : std::max(data.size, data.size * 256 / 224);
     folder.channels = data.color == Color::kRgb ? 3 : 1;
-    const char* own = data.color == Color::kRgb ? "imagenet" : "none";
-    return image_folder(data.path, folder, image_options(data.normalize, own));
+    const Normalization normalize =
+        chosen(data.normalize, normalization(data.color == Color::kRgb ? "imagenet" : "none"));
+    return image_folder(data.path, folder, image_options(normalize, data.augment, normalize));
   }
   DatasetPtr operator()(const TensorData& data) const {
     TensorFileOptions file;
@@ -128,15 +131,27 @@ class Opener {
       throw Error(ErrorCode::kInvalidArgument,
                   fmt::format("there is no data entry `{}`", data.from), kind_ + "/from");
     }
-    const auto [taken, rest] = split(open_data(base->second, section_, options_), data.count,
+    OpenDataOptions options = options_;
+    options.augment = options.augment && data.augment;
+    const auto [taken, rest] = split(open_data(base->second, section_, options), data.count,
                                      static_cast<uint64_t>(data.seed));
     return kind_ == "take" ? taken : rest;
   }
 
  private:
-  ImageOptions image_options(const NormalizeOption& normalize, std::string_view own) const {
-    return {normalize.preset == "auto" ? normalization(own) : normalize.values, options_.transforms,
-            options_.channels_last};
+  static Normalization chosen(const NormalizeOption& normalize, const Normalization& own) {
+    return normalize.preset == "auto" ? own : normalize.values;
+  }
+
+  // `data_mean`: the colour of a cutout; of a known data set its own, however it is normalised.
+  ImageOptions image_options(const Normalization& normalize,
+                             const std::vector<Augmentation>& augment,
+                             const Normalization& data_mean) const {
+    ImageOptions image{normalize, {}, options_.channels_last};
+    if (options_.augment) image.transforms = image_transforms(augment, mean_pixel(data_mean));
+    image.transforms.insert(image.transforms.end(), options_.transforms.begin(),
+                            options_.transforms.end());
+    return image;
   }
 
   const std::string& kind_;

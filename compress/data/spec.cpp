@@ -2,6 +2,7 @@
 
 #include "compress/data/spec.h"
 
+#include "compress/data/short_value.h"
 #include "compress/error.h"
 
 #include <fmt/format.h>
@@ -65,12 +66,6 @@ std::vector<std::string> cut_at_commas(std::string_view text) {
   return parts;
 }
 
-// A value of the short form: JSON where it is JSON (0.5, true, [1, 2], {...}), else a string.
-Json short_value(const std::string& text) {
-  Json value = Json::parse(text, nullptr, false);
-  return value.is_discarded() ? Json(text) : value;
-}
-
 Json short_form_json(std::string_view text) {
   const size_t name_end = std::min(text.find_first_of(":,"), text.size());
   const std::string name(text.substr(0, name_end));
@@ -87,7 +82,7 @@ Json short_form_json(std::string_view text) {
       if (i == 0 && text[name_end] == ':') {
         options[kind->required.front()] = parts[i];
       } else if (equals != std::string::npos) {
-        options[parts[i].substr(0, equals)] = short_value(parts[i].substr(equals + 1));
+        options[parts[i].substr(0, equals)] = detail::short_value(parts[i].substr(equals + 1));
       } else {
         throw Error(ErrorCode::kInvalidArgument,
                     fmt::format("`{}` is not key=value in `{}`", parts[i], text), "data",
@@ -96,6 +91,16 @@ Json short_form_json(std::string_view text) {
     }
   }
   return Json{{name, options}};
+}
+
+enum class Form { kJson, kShort };
+
+// What to write where the option `key` of a kind is missing.
+std::string missing_hint(const Kind& kind, const std::string& key, Form form) {
+  const bool split = std::holds_alternative<KnownData>(kind.defaults);
+  if (form == Form::kJson) return split ? "it is `train` or `test`" : "";
+  if (split) return fmt::format("write {0}:test or {0}:train", kind.name);
+  return key == kind.required.front() ? fmt::format("write {}:{}", kind.name, key) : "";
 }
 
 const PartData* part(const DataSpec& spec) { return std::get_if<PartData>(&spec.options); }
@@ -125,6 +130,39 @@ void check_reference(const std::string& name, const DataSection& section, const 
   }
 }
 
+std::optional<DataSpec> read_entry(const Json& entry, const std::string& where, Form form,
+                                   Problems& problems) {
+  const size_t before = problems.size();
+  if (!entry.is_object() || entry.size() != 1) {
+    problems.add(where, fmt::format("{} is not a data entry", brief(entry)),
+                 "it is an object with one key, for example {\"cifar10\": {\"split\": \"test\"}}");
+    return std::nullopt;
+  }
+  const std::string& name = entry.begin().key();
+  const Json& options = entry.begin().value();
+  const std::string pointer = join_pointer(where, name);
+  const Kind* kind = find_kind(name);
+  if (kind == nullptr) {
+    problems.add(pointer, fmt::format("no kind of data is called `{}`", name), kind_hint(name));
+    return std::nullopt;
+  }
+  for (const std::string& key : kind->required) {
+    if (options.is_object() && !options.contains(key)) {
+      problems.add(pointer, fmt::format("`{}` is missing", key), missing_hint(*kind, key, form));
+    }
+  }
+  DataSpec spec{name, kind->defaults};
+  std::visit(
+      [&]<class Options>(Options& value) {
+        OptionsOf<Options> reader;
+        read_options(options, pointer, reader, problems);
+        value = std::move(reader.value);
+      },
+      spec.options);
+  if (problems.size() > before) return std::nullopt;
+  return spec;
+}
+
 }  // namespace
 
 void ImageFolderData::validate(Problems& problems) const {
@@ -151,35 +189,7 @@ std::vector<std::string> data_kinds() {
 
 std::optional<DataSpec> read_data_spec(const Json& entry, const std::string& where,
                                        Problems& problems) {
-  const size_t before = problems.size();
-  if (!entry.is_object() || entry.size() != 1) {
-    problems.add(where, fmt::format("{} is not a data entry", brief(entry)),
-                 "it is an object with one key, for example {\"cifar10\": {\"split\": \"test\"}}");
-    return std::nullopt;
-  }
-  const std::string& name = entry.begin().key();
-  const Json& options = entry.begin().value();
-  const std::string pointer = join_pointer(where, name);
-  const Kind* kind = find_kind(name);
-  if (kind == nullptr) {
-    problems.add(pointer, fmt::format("no kind of data is called `{}`", name), kind_hint(name));
-    return std::nullopt;
-  }
-  for (const std::string& key : kind->required) {
-    if (options.is_object() && !options.contains(key)) {
-      problems.add(pointer, fmt::format("`{}` is missing", key));
-    }
-  }
-  DataSpec spec{name, kind->defaults};
-  std::visit(
-      [&]<class Options>(Options& value) {
-        OptionsOf<Options> reader;
-        read_options(options, pointer, reader, problems);
-        value = std::move(reader.value);
-      },
-      spec.options);
-  if (problems.size() > before) return std::nullopt;
-  return spec;
+  return read_entry(entry, where, Form::kJson, problems);
 }
 
 DataSection read_data_section(const Json& section, const std::string& where, Problems& problems) {
@@ -201,7 +211,8 @@ DataSpec parse_data_spec(std::string_view text) {
   const size_t first = text.find_first_not_of(" \t\n");
   const bool is_json = first != std::string_view::npos && text[first] == '{';
   Problems problems;
-  auto spec = read_data_spec(is_json ? parse_json(text) : short_form_json(text), "", problems);
+  auto spec = is_json ? read_entry(parse_json(text), "", Form::kJson, problems)
+                      : read_entry(short_form_json(text), "", Form::kShort, problems);
   problems.throw_if_any("data");
   if (part(*spec) != nullptr) {
     throw Error(ErrorCode::kInvalidArgument,

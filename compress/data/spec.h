@@ -1,6 +1,7 @@
 // Data entries of recipes and of the command line: which data set, how normalised, which part.
 //
 //   {"cifar10": {"split": "test", "normalize": "imagenet"}}      cifar10:test,normalize=imagenet
+//   {"cifar10": {"split": "train", "augment": ["crop"]}}         cifar10:train,augment=[crop]
 //   {"images": {"path": "photos", "size": 224}}                  images:photos,size=224
 //   {"tensors": {"path": "in.safetensors"}}                      tensors:in.safetensors
 //   {"text": {"path": "a.txt", "tokens": "bytes"}}               text:a.txt,tokens=bytes
@@ -10,6 +11,7 @@
 
 #pragma once
 
+#include "compress/data/augment.h"
 #include "compress/data/dataset.h"
 #include "compress/data/known.h"
 #include "compress/data/normalize.h"
@@ -42,11 +44,13 @@ inline std::vector<std::string_view> option_names(Color) { return {"rgb", "grey"
 struct KnownData {
   Split split = Split::kTrain;
   NormalizeOption normalize;
+  std::vector<Augmentation> augment;
 
   template <class Visitor>
   void visit(Visitor& field) {
     field("split", split, "Which part of the data set.");
     field("normalize", normalize, "Mean and standard deviation; `auto`: those of this data set.");
+    field("augment", augment, "Random changes of the images, in this order.");
   }
 };
 
@@ -57,6 +61,7 @@ struct ImageFolderData {
   int64_t resize = 0;
   Color color = Color::kRgb;
   NormalizeOption normalize;
+  std::vector<Augmentation> augment;
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -66,6 +71,7 @@ struct ImageFolderData {
         .range(0, 8192);
     field("color", color, "Colour of the images, converted where it differs.");
     field("normalize", normalize, "Mean and standard deviation; `auto`: imagenet, none for grey.");
+    field("augment", augment, "Random changes of the cropped images, in this order.");
   }
   void validate(Problems& problems) const;
 };
@@ -82,7 +88,8 @@ struct TensorData {
     field("path", path, "A .safetensors or .npy file.");
     field("inputs", inputs, "Names of the tensors that go into the model, in its order.");
     field("labels", labels,
-          "Name of the labels; of an .npy file: another one beside it. Empty: `labels`, if there.");
+          "Name of the labels (classes, or floats: targets); of an .npy file: another one beside "
+          "it. Empty: `labels`, if there.");
     field("normalize", normalize,
           "Mean and standard deviation for uint8 images [n, c, h, w]; `auto`: left as they are.");
   }
@@ -114,12 +121,14 @@ struct PartData {
   std::string from;
   int64_t count = 0;
   int64_t seed = 0;
+  bool augment = true;
 
   template <class Visitor>
   void visit(Visitor& field) {
     field("from", from, "Name of another entry of the data section.");
     field("count", count, "How many samples are taken.").at_least(1);
     field("seed", seed, "Of the choice.").at_least(0);
+    field("augment", augment, "Whether `from` is opened with its augmentation.");
   }
 };
 
@@ -156,7 +165,8 @@ Json data_spec_schema();
 /// What the caller of `open_data` decides.
 struct OpenDataOptions {
   bool channels_last = false;              ///< memory format of batches of images
-  std::vector<ImageTransform> transforms;  ///< of images (not of `tensors`), before normalisation
+  bool augment = true;                     ///< whether `augment` of the entries counts
+  std::vector<ImageTransform> transforms;  ///< of images (not of `tensors`), after `augment`
 };
 
 /// Opens the data set of an entry; `section` holds those that `take` and `drop` refer to. Throws

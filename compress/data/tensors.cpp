@@ -54,6 +54,25 @@ class Tensors final : public Dataset {
   at::Tensor labels_;
 };
 
+// Normalised images whose labels are the targets of a regression.
+class ImagesWithTargets final : public Dataset {
+ public:
+  ImagesWithTargets(DatasetInfo info, DatasetPtr images, at::Tensor targets)
+      : Dataset(std::move(info)), images_(std::move(images)), targets_(std::move(targets)) {}
+
+  int64_t size() const override { return images_->size(); }
+
+  Batch get(const std::vector<int64_t>& indices, const Draw& draw) const override {
+    Batch batch = images_->get(indices, draw);
+    batch.labels = gather(targets_, indices);
+    return batch;
+  }
+
+ private:
+  DatasetPtr images_;
+  at::Tensor targets_;
+};
+
 void check_samples(const at::Tensor& tensor, int64_t samples, const std::string& what,
                    const std::string& name) {
   if (tensor.dim() >= 1 && tensor.size(0) == samples && samples > 0) return;
@@ -136,13 +155,19 @@ DatasetPtr normalized(const Loaded& loaded, const TensorFileOptions& options, Da
   check_samples(images, images.size(0), "inputs", info.name);
   const at::Tensor labels = as_labels(loaded.labels);
   if (labels.defined()) check_samples(labels, images.size(0), "labels", info.name);
-  if (labels.defined() && (labels.dim() != 1 || labels.scalar_type() != at::kLong)) {
-    throw Error(ErrorCode::kInvalidArgument, "labels of images are one whole number each",
-                info.name);
+  const bool targets = labels.defined() && at::isFloatingType(labels.scalar_type());
+  if (labels.defined() && !targets && (labels.dim() != 1 || labels.scalar_type() != at::kLong)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "labels of images are one whole number each, or floats: targets", info.name);
   }
   info.classes = count_classes(labels, info.name);
-  return memory_images(images.permute({0, 2, 3, 1}).contiguous(), labels, std::move(info),
-                       {*options.normalize, {}, options.channels_last});
+  const DatasetPtr data =
+      memory_images(images.permute({0, 2, 3, 1}).contiguous(), targets ? at::Tensor() : labels,
+                    std::move(info), {*options.normalize, {}, options.channels_last});
+  if (!targets) return data;
+  DatasetInfo labeled = data->info();
+  labeled.labeled = true;
+  return std::make_shared<ImagesWithTargets>(std::move(labeled), data, labels);
 }
 
 }  // namespace

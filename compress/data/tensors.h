@@ -12,8 +12,9 @@
 namespace compress {
 
 /// A data set whose samples are the slices of `inputs` along dimension 0. `labels`, if defined, has
-/// as many; whole numbers become int64, floats stay. Throws Error(kInvalidArgument) if sizes do not
-/// match or there is no sample.
+/// as many: whole numbers are classes [n] or tokens [n, ...] and become int64; floats [n, ...] are
+/// the targets of a regression and keep their dtype. Throws Error(kInvalidArgument) if sizes do not
+/// match, there is no sample, or a class is negative.
 DatasetPtr tensor_dataset(std::vector<at::Tensor> inputs, at::Tensor labels, std::string name);
 
 /// Which tensors of a file are what.

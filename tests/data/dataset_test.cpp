@@ -5,6 +5,7 @@
 #include "compress/data/images.h"
 #include "compress/data/known.h"
 #include "compress/error.h"
+#include "tests/support/errors.h"
 #include "tests/support/paths.h"
 
 #include <ATen/ATen.h>
@@ -20,17 +21,8 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using testing::message_of;
 namespace fs = std::filesystem;
-
-template <class Call>
-std::string message_of(Call call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 std::vector<int64_t> numbers(const at::Tensor& tensor) {
   return {tensor.const_data_ptr<int64_t>(), tensor.const_data_ptr<int64_t>() + tensor.numel()};

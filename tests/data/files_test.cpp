@@ -5,6 +5,7 @@
 #include "compress/data/text.h"
 #include "compress/error.h"
 #include "compress/io/safetensors.h"
+#include "tests/support/errors.h"
 #include "tests/support/paths.h"
 
 #include <ATen/ATen.h>
@@ -19,17 +20,8 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using testing::message_of;
 using namespace std::string_literals;
-
-template <class Call>
-std::string message_of(Call call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 // A version 1 file with this dictionary.
 std::string npy(std::string header, const std::string& data) {

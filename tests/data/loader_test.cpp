@@ -2,9 +2,11 @@
 
 #include "compress/data/loader.h"
 
+#include "compress/data/images.h"
 #include "compress/data/random.h"
 #include "compress/data/tensors.h"
 #include "compress/error.h"
+#include "tests/support/errors.h"
 
 #include <ATen/ATen.h>
 
@@ -115,6 +117,54 @@ TEST(Loader, CanBeLeftInTheMiddle) {
   loader.next();
   loader.start(1);
   EXPECT_EQ(loader.next()->indices[0], 0);
+}
+
+TEST(Loader, StartsInTheMiddleOfAnEpoch) {
+  ImageOptions options;
+  options.transforms.push_back([](Image& image, SampleRandom& random) {
+    for (uint8_t& byte : image.bytes) byte = static_cast<uint8_t>(random.below(256));
+  });
+  const auto data = memory_images(at::zeros({45, 4, 4, 3}, at::kByte), at::arange(45), {}, options);
+  for (const int threads : {0, 2}) {
+    Loader whole(data, {.batch_size = 8, .shuffle = true, .seed = 5, .threads = threads});
+    Loader part(data, {.batch_size = 8, .shuffle = true, .seed = 5, .threads = threads});
+    for (int64_t first = 0; first <= whole.batches(); ++first) {
+      whole.start(3);
+      for (int64_t i = 0; i < first; ++i) whole.next();
+      part.start(3, first);
+      while (const auto expected = whole.next()) {
+        const auto batch = part.next();
+        ASSERT_TRUE(batch);
+        EXPECT_EQ(batch->indices, expected->indices);
+        EXPECT_TRUE(batch->inputs[0].equal(expected->inputs[0]));
+        EXPECT_TRUE(batch->labels.equal(expected->labels));
+      }
+      EXPECT_FALSE(part.next());
+    }
+    part.start(4);  // the next epoch begins at its beginning again
+    whole.start(4);
+    EXPECT_EQ(epoch(part), epoch(whole));
+  }
+}
+
+TEST(Loader, MakesNoBatchThatItSkips) {
+  for (const int threads : {0, 2}) {
+    const auto data = std::make_shared<Counting>(800);
+    Loader loader(data, {.batch_size = 8, .threads = threads});
+    loader.start(0, 97);
+    EXPECT_EQ(epoch(loader).size(), 3u);
+    // The threads of the constructor may have made threads + 2 batches of the beginning.
+    EXPECT_LE(data->made, threads == 0 ? 3 : 3 + threads + 2);
+  }
+}
+
+TEST(Loader, RefusesABatchBeyondTheEpoch) {
+  Loader loader(std::make_shared<Counting>(20), {.batch_size = 8});
+  loader.next();
+  EXPECT_THAT(testing::message_of([&] { loader.start(1, 4); }),
+              ::testing::HasSubstr("first_batch: batch 4 of an epoch that has 3"));
+  EXPECT_THROW(loader.start(1, -1), Error);
+  EXPECT_EQ(loader.next()->indices[0], 8);  // it goes on where it was
 }
 
 TEST(Loader, RefusesWhatGivesNoBatch) {

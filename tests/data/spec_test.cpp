@@ -3,6 +3,7 @@
 #include "compress/data/spec.h"
 
 #include "compress/error.h"
+#include "tests/support/errors.h"
 #include "tests/support/paths.h"
 
 #include <ATen/ATen.h>
@@ -18,6 +19,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using testing::message_of;
 
 std::vector<std::string> problems_of(const std::string& section) {
   Problems problems;
@@ -25,16 +27,6 @@ std::vector<std::string> problems_of(const std::string& section) {
   std::vector<std::string> texts;
   for (const Error& error : problems.list()) texts.push_back(error.what());
   return texts;
-}
-
-template <class Call>
-std::string message_of(Call call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(DataSpec, ReadsEveryKind) {
@@ -101,7 +93,13 @@ TEST(DataSpec, ReadsTheShortForm) {
   EXPECT_EQ(parse_data_spec(R"( {"mnist": {"split": "test"}})").kind, "mnist");
 
   const auto message = [](const char* text) { return message_of([&] { parse_data_spec(text); }); };
-  EXPECT_THAT(message("cifar10"), HasSubstr("`split` is missing"));
+  EXPECT_THAT(message("cifar10"),
+              HasSubstr("`split` is missing (write cifar10:test or cifar10:train)"));
+  EXPECT_THAT(message("fashion-mnist,normalize=none"),
+              HasSubstr("(write fashion-mnist:test or fashion-mnist:train)"));
+  EXPECT_THAT(message("images"), HasSubstr("`path` is missing (write images:path)"));
+  EXPECT_THAT(message(R"({"cifar10": {}})"),
+              HasSubstr("/cifar10: `split` is missing (it is `train` or `test`)"));
   EXPECT_THAT(message("cifr10:test"), HasSubstr("did you mean `cifar10`?"));
   EXPECT_THAT(message("cifar10:test,imagenet"), HasSubstr("`imagenet` is not key=value"));
   EXPECT_THAT(message("take:train,count=1"), HasSubstr("refers to an entry of a recipe"));
