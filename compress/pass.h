@@ -19,6 +19,9 @@
 
 namespace compress {
 
+struct Step;
+struct TrainingEnvironment;
+
 /// Whether `run` changed the model. The manager checks the answer by hash.
 enum class Change { kNone, kSome };
 
@@ -69,6 +72,12 @@ class Pass {
   virtual Wishes wishes_any(const Model& model, const AnyOptions& options) const = 0;
   virtual void check_any(const Model& model, const AnyOptions& options) const = 0;
   virtual Locality locality_any(const AnyOptions& options) const = 0;
+  /// Whether it works under `during` of a train step, and not as a step of its own.
+  virtual bool is_hook() const { return false; }
+  /// What a pass that trains finds wrong with its whole step before any work; `where` is its
+  /// pointer.
+  virtual void check_training(const Model&, const Step&, const TrainingEnvironment&,
+                              const std::string& where, Problems&) const {}
 
  private:
   template <class Class>

@@ -14,7 +14,10 @@
 
 namespace compress {
 
+class Model;
 class Statistics;
+struct Step;
+struct TrainingEnvironment;
 
 /// Filled by the manager, one for each step.
 class PassContext {
@@ -52,6 +55,10 @@ class PassContext {
   std::function<void(const std::string&)> on_message;
   std::function<void(int64_t done, int64_t total)> on_progress;
   const Statistics* collected = nullptr;
+  const Step* step = nullptr;                     ///< the step that runs
+  const TrainingEnvironment* training = nullptr;  ///< for passes that train
+  const Model* original = nullptr;                ///< the model that the recipe began with
+  std::string key;                                ///< of all that the result depends on
   int64_t edit_limit = std::numeric_limits<int64_t>::max();
 
  private:

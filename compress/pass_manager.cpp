@@ -40,8 +40,18 @@ void check_selectors(const Step& step, const std::vector<SelectorTarget>& target
 void check_needs(const Step& step, const Model& model, const RunOptions& options,
                  const std::string& where, Problems& problems) {
   const Needs needs = step.pass->info().needs;
-  if (has(needs, Needs::kTraining) || has(needs, Needs::kGradients)) {
-    problems.add(where, "needs the trainer, which this version lacks");
+  if (step.pass->is_hook()) {
+    problems.add(where, fmt::format("{} works during training only", step.pass->info().id),
+                 "put it under `during` of a `train` step");
+  } else if (has(needs, Needs::kTraining) && options.training == nullptr) {
+    problems.add(where, "there is nothing to train with here");
+  } else if (has(needs, Needs::kTraining) && model.is_tensor_set()) {
+    problems.add(where, "tensors without a graph cannot be trained",
+                 "say which network it is with --arch");
+  } else if (has(needs, Needs::kTraining)) {
+    step.pass->check_training(model, step, *options.training, where, problems);
+  } else if (has(needs, Needs::kGradients)) {
+    problems.add(where, "needs gradients of a loss, which no step can ask for yet");
   } else if (has(needs, Needs::kInputs) && !options.calibration) {
     problems.add(where, fmt::format("{} needs calibration data", step.pass->info().id),
                  "add a `calibration` entry to `data`");
@@ -113,6 +123,9 @@ class Manager {
       verify(model_, {.unused = false});
       was_tidy_ = problems(model_).empty();
     }
+    if (options_.training != nullptr && options_.original == nullptr) {
+      original_.emplace(model_.clone(/*deep=*/false));
+    }
     RunResult result;
     for (size_t i = state_.finished(); i < recipe_.steps.size() && !result.stopped; ++i) {
       run_step(i);
@@ -141,7 +154,7 @@ class Manager {
     StepResult result;
     result.index = i;
     result.pass = step.pass->info().id;
-    result.options = write_options(*step.options, *step.pass->default_options());
+    result.options = step_options_json(step);
     try {
       if (i > 0) check_again(i);
       run_pass(step, context, result);
@@ -162,8 +175,14 @@ class Manager {
     if (options_.on_step_end) options_.on_step_end(model_, state_);
   }
 
-  void prepare(PassContext& context, size_t step) const {
+  void prepare(PassContext& context, size_t step) {
     context.on_message = options_.on_message;
+    context.step = &recipe_.steps[step];
+    context.key = resume_key(recipe_, step + 1, state_.input_digest);
+    context.training = options_.training;
+    context.original = options_.original != nullptr ? options_.original
+                       : original_                  ? &*original_
+                                                    : nullptr;
     if (options_.on_progress) {
       context.on_progress = [this, step](int64_t done, int64_t total) {
         options_.on_progress(step, done, total);
@@ -228,6 +247,7 @@ class Manager {
   const RunOptions& options_;
   RunState state_;
   FiniteCheck finite_;
+  std::optional<Model> original_;  // as the run began; shares its tensors
   bool was_tidy_ = true;  // the model came without tensors that nothing uses
 };
 

@@ -30,6 +30,11 @@ struct RunOptions {
   std::vector<std::string> print_after;
   /// A pass id, or the number of a step counted from 0, after which to stop (`--stop-after`).
   std::string stop_after;
+  /// What train steps need; null: there can be none.
+  const TrainingEnvironment* training = nullptr;
+  /// The model that the recipe began with, where `model` is that of a checkpoint; the teacher
+  /// `original`. Null: `model` itself.
+  const Model* original = nullptr;
   /// Where an interrupted run stood; the model must be that of its checkpoint, see
   /// `require_resumable`.
   const RunState* resume = nullptr;

@@ -29,11 +29,50 @@ void read_version(const Json& json, Problems& problems) {
   }
 }
 
+void read_steps(const Json& json, const std::string& where, const PassRegistry& registry,
+                std::vector<Step>& steps, Problems& problems);
+
 std::shared_ptr<const AnyOptions> read_pass_options(const Json& json, const std::string& where,
                                                     const Pass& pass, Problems& problems) {
   std::unique_ptr<AnyOptions> options = pass.default_options();
-  read_options(json, where, *options, problems, {"pass"});
+  std::vector<std::string> others = {"pass"};
+  if (pass.info().id == kTrainId) others.emplace_back("during");
+  read_options(json, where, *options, problems, others);
   return options;
+}
+
+// `json` holds the options of a pass, and those of its hooks.
+void read_pass(const Json& json, const std::string& where, const Pass& pass,
+               const PassRegistry& registry, std::vector<Step>& steps, Problems& problems) {
+  Step step{&pass, read_pass_options(json, where, pass, problems)};
+  if (pass.info().id == kTrainId && json.is_object() && json.contains("during")) {
+    const std::string pointer = join_pointer(where, "during");
+    read_steps(json["during"], pointer, registry, step.during, problems);
+    for (size_t i = 0; i < step.during.size(); ++i) {
+      if (step.during[i].pass->is_hook()) continue;
+      problems.add(join_pointer(pointer, i),
+                   fmt::format("{} does not work during training", step.during[i].pass->info().id),
+                   "make it a step of its own, before or after the training");
+    }
+  }
+  steps.push_back(std::move(step));
+}
+
+// {"train": {...}}.
+void read_train_step(const Json& json, const std::string& where, const PassRegistry& registry,
+                     std::vector<Step>& steps, Problems& problems) {
+  const Pass* trainer = registry.find(kTrainId);
+  const std::string pointer = join_pointer(where, "train");
+  for (const auto& [key, value] : json.items()) {
+    if (key == "train") continue;
+    problems.add(join_pointer(where, key), fmt::format("unknown key `{}` beside `train`", key),
+                 "the options of the training stand inside of it");
+  }
+  if (trainer == nullptr) {
+    problems.add(pointer, "these passes have no trainer among them");
+  } else {
+    read_pass(json["train"], pointer, *trainer, registry, steps, problems);
+  }
 }
 
 void read_step(const Json& json, const std::string& where, const PassRegistry& registry,
@@ -43,11 +82,7 @@ void read_step(const Json& json, const std::string& where, const PassRegistry& r
                  "a step looks like {\"pass\": \"prune.magnitude\", \"sparsity\": 0.5}");
     return;
   }
-  if (json.contains("train")) {
-    problems.add(join_pointer(where, "train"), "needs the trainer, which this version lacks",
-                 "leave the step out, or train the model elsewhere");
-    return;
-  }
+  if (json.contains("train")) return read_train_step(json, where, registry, steps, problems);
   if (!json.contains("pass")) {
     std::vector<std::string> keys;
     for (const auto& [key, value] : json.items()) keys.push_back(key);
@@ -64,10 +99,30 @@ void read_step(const Json& json, const std::string& where, const PassRegistry& r
   }
   try {
     const Pass& pass = registry.at(json["pass"].get<std::string>());
-    steps.push_back({&pass, read_pass_options(json, where, pass, problems)});
+    read_pass(json, where, pass, registry, steps, problems);
   } catch (const Error& unknown) {
     problems.add(pointer, unknown.message(), unknown.hint());
   }
+}
+
+void read_steps(const Json& json, const std::string& where, const PassRegistry& registry,
+                std::vector<Step>& steps, Problems& problems) {
+  if (!json.is_array()) {
+    problems.add(where, fmt::format("{} is not a list of steps", brief(json)));
+    return;
+  }
+  for (size_t i = 0; i < json.size(); ++i) {
+    read_step(json[i], join_pointer(where, i), registry, steps, problems);
+  }
+}
+
+Json step_json(const Step& step) {
+  const std::string_view id = step.pass->info().id;
+  Json options = step_options_json(step);
+  if (id == kTrainId) return {{std::string(id), std::move(options)}};
+  Json json = {{"pass", id}};
+  json.update(options);
+  return json;
 }
 
 void read_section(const Json& json, const char* key, Json& out, Problems& problems) {
@@ -146,16 +201,12 @@ Recipe read_recipe(const RecipeSource& source, const PassRegistry& registry,
     problems.throw_if_any(source.file);
   }
   read_top_level(json, recipe, problems);
-  if (!json.contains("steps") || !json["steps"].is_array()) {
-    problems.add("/steps", json.contains("steps")
-                               ? fmt::format("{} is not a list of steps", brief(json["steps"]))
-                               : std::string("the list of steps is missing"));
-  } else if (json["steps"].empty()) {
+  if (!json.contains("steps")) {
+    problems.add("/steps", "the list of steps is missing");
+  } else if (json["steps"].is_array() && json["steps"].empty()) {
     problems.add("/steps", "a recipe needs at least one step");
   } else {
-    for (size_t i = 0; i < json["steps"].size(); ++i) {
-      read_step(json["steps"][i], fmt::format("/steps/{}", i), registry, recipe.steps, problems);
-    }
+    read_steps(json["steps"], "/steps", registry, recipe.steps, problems);
   }
   if (read_sections) read_sections(recipe, problems);
   at_origins(problems, source.step_origins).throw_if_any(source.file);
@@ -186,14 +237,23 @@ Json recipe_json(const Recipe& recipe) {
   json["seed"] = recipe.seed;
   if (!recipe.data.is_null()) json["data"] = recipe.data;
   Json steps = Json::array();
-  for (const Step& step : recipe.steps) {
-    Json one = {{"pass", step.pass->info().id}};
-    one.update(write_options(*step.options, *step.pass->default_options()));
-    steps.push_back(std::move(one));
-  }
+  for (const Step& step : recipe.steps) steps.push_back(step_json(step));
   json["steps"] = std::move(steps);
   if (!recipe.evaluate.is_null()) json["evaluate"] = recipe.evaluate;
   return json;
+}
+
+Json step_options_json(const Step& step, WriteOptions which) {
+  Json options = write_options(*step.options, *step.pass->default_options(), which);
+  if (step.during.empty()) return options;
+  Json during = Json::array();
+  for (const Step& hook : step.during) {
+    Json one = {{"pass", hook.pass->info().id}};
+    one.update(step_options_json(hook, which));
+    during.push_back(std::move(one));
+  }
+  options["during"] = std::move(during);
+  return options;
 }
 
 std::string print_recipe(const Recipe& recipe) { return recipe_json(recipe).dump(2) + "\n"; }

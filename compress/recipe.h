@@ -2,6 +2,9 @@
 //
 //   {"lathe": 1, "name": "half", "seed": 1,
 //    "data": {...}, "steps": [{"pass": "prune.magnitude", "sparsity": 0.5}], "evaluate": {...}}
+//
+// A step that trains is {"train": {"epochs": 5, ..., "during": [{"pass": "prune.gradual"}]}}.
+//
 //   prune.magnitude{sparsity=0.5},quantize.weights{bits=4}
 //
 // Strict: whatever is unknown, of a wrong type or out of range is an error with its JSON pointer,
@@ -29,7 +32,10 @@ namespace compress {
 struct Step {
   const Pass* pass = nullptr;
   std::shared_ptr<const AnyOptions> options;
+  std::vector<Step> during = {};  ///< of a train step: the passes that work in it
 };
+/// The id of the pass that trains; in JSON its step is {"train": {...}}.
+inline constexpr std::string_view kTrainId = "train";
 
 struct Recipe {
   std::string file;  ///< where it was read from, for messages; may be empty
@@ -100,5 +106,7 @@ Json parse_recipe_line(std::string_view line);
 std::string print_recipe_line(const Recipe& recipe);
 /// The same of one step.
 std::string print_step(const Step& step);
+/// The options of one step as JSON, with those of its `during`.
+Json step_options_json(const Step& step, WriteOptions which = WriteOptions::kAll);
 
 }  // namespace compress

@@ -173,8 +173,7 @@ Json parse_recipe_line(std::string_view line) {
 }
 
 std::string print_step(const Step& step) {
-  const Json options =
-      write_options(*step.options, *step.pass->default_options(), WriteOptions::kChanged);
+  const Json options = step_options_json(step, WriteOptions::kChanged);
   return std::string(step.pass->info().id) + (options.empty() ? "" : line_value(options));
 }
 

@@ -2,6 +2,8 @@
 
 #include "compress/schema.h"
 
+#include "compress/recipe.h"
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -36,6 +38,20 @@ Json step_schema(const Pass& pass) {
           {"additionalProperties", false}};
 }
 
+// {"train": {options, "during": [hooks]}}.
+Json train_schema(const Pass& pass, const Json& hooks) {
+  Json options = step_schema(pass);
+  options["properties"].erase("pass");
+  options["properties"]["during"] = {{"description", "Passes that work during the training."},
+                                     {"type", "array"},
+                                     {"items", {{"anyOf", hooks}}}};
+  options.erase("required");
+  return {{"type", "object"},
+          {"properties", {{std::string(kTrainId), options}}},
+          {"required", Json::array({std::string(kTrainId)})},
+          {"additionalProperties", false}};
+}
+
 std::string needs_text(Needs needs) {
   std::vector<std::string_view> words = {"weights"};
   if (has(needs, Needs::kInputs)) words.push_back("calibration inputs");
@@ -63,11 +79,14 @@ std::string locality_text(const Pass& pass) {
 Json recipe_schema(const PassRegistry& registry) {
   Json definitions = {{"variable", {{"type", "string"}, {"pattern", "\\$\\{[^}]+\\}"}}},
                       {"selector", selector_schema()}};
-  Json choices = Json::array();
+  Json choices = Json::array(), hooks = Json::array();
   for (const Pass* pass : registry.passes()) {
     const std::string id(pass->info().id);
-    definitions[id] = step_schema(*pass);
-    choices.push_back({{"$ref", "#/$defs/" + id}});
+    if (id != kTrainId) definitions[id] = step_schema(*pass);
+    (pass->is_hook() ? hooks : choices).push_back({{"$ref", "#/$defs/" + id}});
+  }
+  if (const Pass* trainer = registry.find(kTrainId)) {
+    definitions[std::string(kTrainId)] = train_schema(*trainer, hooks);
   }
   const Json file = {{"type", "string"}};
   const Json files = {{"type", "array"}, {"items", file}};
@@ -117,8 +136,19 @@ std::string pass_page(const Pass& pass) {
   const Json all = write_options(*defaults, *defaults);
   page += "## Options\n\n";
   page += all.empty() ? "None.\n" : options_table(*defaults);
-  page += fmt::format("\n## Use\n\n```\nlathe apply '{}{}' MODEL -o OUT\n```\n\n", info.id,
-                      all.empty() ? "" : line_value(all));
+  if (info.id == kTrainId) {
+    return page + "\n## Use\n\n[docs/training.md](../training.md) explains it; recipes are in "
+                  "[recipes/train](../../recipes/train), the loop is "
+                  "[compress/train/trainer.cpp](../../compress/train/trainer.cpp).\n";
+  }
+  const std::string step = std::string(info.id) + (all.empty() ? "" : line_value(all));
+  if (pass.is_hook()) {
+    Json use = {{"pass", info.id}};
+    use.update(all);
+    page += "\n## Use\n\nUnder `during` of a `train` step:\n\n```json\n" + use.dump(2) + "\n```\n\n";
+  } else {
+    page += fmt::format("\n## Use\n\n```\nlathe apply '{}' MODEL -o OUT\n```\n\n", step);
+  }
   page += fmt::format(
       "Recipe: [recipes/{0}.json](../../../recipes/{0}.json), source: "
       "[passes/{0}.cpp](../../../passes/{0}.cpp).\n",

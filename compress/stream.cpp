@@ -403,7 +403,7 @@ class Stream {
       StepResult& result = tallies_[i].result;
       result.index = i;
       result.pass = step.pass->info().id;
-      result.options = write_options(*step.options, *step.pass->default_options());
+      result.options = step_options_json(step);
       result_.steps.push_back(tallies_[i].take());
     }
     Metadata metadata(model_.metadata.begin(), model_.metadata.end());

@@ -6,7 +6,7 @@
 
 namespace compress {
 
-/// A registry with every pass that passes/CMakeLists.txt names.
+/// A registry with the trainer and every pass that passes/CMakeLists.txt names.
 PassRegistry builtin_passes();
 
 }  // namespace compress

@@ -37,6 +37,7 @@ struct DatasetInfo {
   std::vector<std::vector<int64_t>> input_sizes;  ///< of one sample, without the batch dimension
   int64_t classes = 0;                            ///< 0: no labels, or not a classification
   std::vector<std::string> class_names;           ///< empty, or one for each class
+  bool augmented = false;                         ///< whether samples depend on the Draw
   bool labeled = false;  ///< whether batches have labels: classes or, floating, targets
 };
 

@@ -194,6 +194,7 @@ DatasetPtr memory_images(const at::Tensor& bytes, at::Tensor labels, DatasetInfo
                  "labels are int64 [n]");
   info.input_sizes = {{bytes.size(3), bytes.size(1), bytes.size(2)}};
   info.labeled = labels.defined();
+  info.augmented = !options.transforms.empty();
   return std::make_shared<MemoryImages>(bytes, std::move(labels), std::move(info), options);
 }
 
@@ -203,6 +204,7 @@ DatasetPtr image_folder(const std::filesystem::path& path, const FolderOptions& 
                  "the crop lies within the resized image");
   DatasetInfo info;
   info.name = path.string();
+  info.augmented = !options.transforms.empty();
   info.input_sizes = {{folder.channels, folder.size, folder.size}};
   try {
     std::vector<File> files = scan(path, info);

@@ -57,6 +57,10 @@ void parse_setting(std::string_view text, std::string_view setting, Spec& spec) 
     spec.keys = value;
     return;
   }
+  if (key == "seed") {
+    spec.seed = static_cast<uint64_t>(parse_number(text, key, value));
+    return;
+  }
   const Parameters known(spec.architecture.parameters);
   if (!known.contains(key)) {
     bad_spec(text, fmt::format("`{}` has no number `{}`", spec.architecture.name, key),
@@ -152,7 +156,7 @@ Architecture find_architecture(std::string_view name) {
 
 Spec parse_spec(std::string_view text) {
   const size_t brace = text.find('{');
-  Spec spec{find_architecture(text.substr(0, brace)), {}, {}};
+  Spec spec{find_architecture(text.substr(0, brace)), {}, {}, 0};
   if (brace == std::string_view::npos) return spec;
   if (text.back() != '}') bad_spec(text, "`}` is missing at the end");
   std::string_view rest = text.substr(brace + 1, text.size() - brace - 2);

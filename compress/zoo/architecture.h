@@ -91,6 +91,7 @@ struct Spec {
   Architecture architecture;
   Parameters::List given;
   std::optional<std::string> keys;  ///< a dialect's name
+  uint64_t seed = 0;                ///< of the fresh weights
 };
 /// Throws Error(kInvalidArgument) for an unknown name, parameter or dialect.
 Spec parse_spec(std::string_view text);

@@ -74,12 +74,12 @@ std::vector<Entry> entries() {
   return entries;
 }
 
-Model build(std::string_view text, uint64_t seed) {
+Model build(std::string_view text) {
   const Spec spec = parse_spec(text);
   Parameters parameters = default_parameters(spec.architecture);
   for (const auto& [name, number] : spec.given) parameters.set(name, number);
   const Dialect& dialect = dialect_named(spec.architecture.family, spec.keys);
-  Model model = initialize(blueprint(spec.architecture, parameters, dialect), seed);
+  Model model = initialize(blueprint(spec.architecture, parameters, dialect), spec.seed);
   propagate_shapes(model);
   return model;
 }

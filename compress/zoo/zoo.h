@@ -31,8 +31,9 @@ struct Entry {
 std::vector<Entry> entries();
 
 /// A fresh network in inference mode, its types filled in. `spec` is a name, or a name with
-/// settings: `nanogpt{layers=4,width=256}`. Throws Error(kInvalidArgument) with the nearest name.
-Model build(std::string_view spec, uint64_t seed = 0);
+/// settings: `nanogpt{layers=4,width=256,seed=1}`; the seed (0) decides its weights. Throws
+/// Error(kInvalidArgument) with the nearest name.
+Model build(std::string_view spec);
 
 /// The network that `spec` names, with the numbers that show in the file's sizes (classes, layers,
 /// vocabulary) where `spec` does not give them, and the file's tensors under the file's key names.

@@ -5,15 +5,12 @@
 
 #include "compress/pass.h"
 #include "compress/weight.h"
+#include "passes/quantize/grid.h"
 #include "passes/quantize/round_to_nearest.h"
 
 #include <fmt/format.h>
 
 namespace compress {
-
-/// Where the codes of a quantizer lie.
-enum class Grid { kSymmetric, kAffine };
-inline std::vector<std::string_view> option_names(Grid) { return {"symmetric", "affine"}; }
 
 struct QuantizeWeightsOptions {
   int bits = 4;

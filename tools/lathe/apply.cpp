@@ -9,6 +9,7 @@
 #include "compress/pass_manager.h"
 #include "compress/report/run_report.h"
 #include "compress/stream.h"
+#include "compress/train/environment.h"
 #include "passes/registry.h"
 #include "tools/lathe/checkpoint.h"
 #include "tools/lathe/command.h"
@@ -127,10 +128,41 @@ int64_t bytes_in_format_of(const Model& model, const std::string& source, const 
   return compress::model_file_bytes(aside);
 }
 
+// What train steps may ask for: the recipe's data, teachers, a place beside the first output.
+compress::TrainingEnvironment training_environment(const Options& options,
+                                                   const compress::Recipe& recipe,
+                                                   const RecipeSections& sections) {
+  compress::TrainingEnvironment training;
+  training.has_data = [&sections](const std::string& entry) {
+    return sections.data.count(entry) > 0;
+  };
+  training.open_data = [&](const std::string& entry, bool channels_last) {
+    return open_entry(recipe, sections, entry, channels_last);
+  };
+  training.describe_data = [&recipe](const std::string& entry) {
+    return entry + " of " + recipe.data.dump();
+  };
+  training.load_model = [](const std::string& file, const std::string& architecture) {
+    return compress::load_model(file, {architecture});
+  };
+  training.resume = options.resume;
+  training.device = options.compute.where();
+  if (!options.outputs.empty()) training.checkpoints = Checkpoint(options.outputs.front()).folder();
+  return training;
+}
+
+bool trains(const compress::Recipe& recipe) {
+  return std::any_of(recipe.steps.begin(), recipe.steps.end(), [](const compress::Step& step) {
+    return step.pass->info().id == compress::kTrainId;
+  });
+}
+
 compress::RunOptions run_options(const Options& options, const compress::PassRegistry& registry,
-                                 const RecipeData& data) {
+                                 const RecipeData& data,
+                                 const compress::TrainingEnvironment& training) {
   compress::RunOptions run;
   run.verify = options.verify;
+  run.training = &training;
   run.calibration = batches_of(data.calibration);
   run.limits = parse_limits(options.limits, registry);
   run.print_after = options.print_after;
@@ -225,7 +257,15 @@ std::vector<compress::StepResult> run_steps(const Options& options, const compre
     model = std::move(saved->model);
     run.resume = &saved->state;
   }
+  if (!saved && trains(recipe)) {
+    // Training can be interrupted within a step: a run then goes on from "no step finished".
+    checkpoint.save(model, compress::make_run_state(recipe, input_digest, {}));
+  }
   std::unique_ptr<ProgressLine> progress;
+  run.on_message = [&](const std::string& message) {
+    if (progress) progress->clear();
+    say(message);
+  };
   run.on_step_begin = [&](size_t step, const compress::Step& what) {
     say(fmt::format("step {} of {}: {}", step + 1, recipe.steps.size(),
                     compress::print_step(what)));
@@ -309,15 +349,23 @@ void run(const Options& options) {
   Model model = load(options.model);
   if (data.test) compress::require_fit(model, data.test->info());
   if (streams(options, recipe, data, model)) return run_streamed(options, recipe, data, model);
-  const compress::RunOptions run_with = run_options(options, registry, data);
+  const compress::TrainingEnvironment training = training_environment(options, recipe, sections);
+  compress::RunOptions run_with = run_options(options, registry, data, training);
   compress::check_recipe(recipe, model, run_with).throw_if_any(recipe.file);
-  if (options.dry_run) return dry_run(options, recipe, model, data, run_with);
+  if (options.dry_run) {
+    if (trains(recipe)) {
+      throw Error(ErrorCode::kInvalidArgument, "a training has no dry run", "--dry-run",
+                  "its recipe was checked and is fine; leave the train step out to see costs");
+    }
+    return dry_run(options, recipe, model, data, run_with);
+  }
 
   compress::RunReport report = begin_report(options, recipe, data);
   const c10::Device device = options.compute.where();
   const fs::path output = options.outputs.front();
   report.before.file_bytes = bytes_in_format_of(model, options.model.source, output);
   const Model original = for_measuring(model.clone(), device);
+  run_with.original = &original;
   measure(original, data, "measuring the original", report.before);
 
   report.steps = run_steps(options, recipe, model, run_with);

@@ -37,18 +37,23 @@ RecipeSections read_sections(const compress::Recipe& recipe, Problems& problems)
   return sections;
 }
 
+compress::DatasetPtr open_entry(const compress::Recipe& recipe, const RecipeSections& sections,
+                                const std::string& name, bool channels_last) {
+  try {
+    compress::OpenDataOptions options;
+    options.channels_last = channels_last;
+    return compress::open_data(sections.data.at(name), sections.data, options);
+  } catch (const compress::Error& error) {
+    throw error.within(
+        fmt::format("{}/data/{}", recipe.file.empty() ? "" : recipe.file + ": ", name));
+  }
+}
+
 RecipeData open_recipe_data(const compress::Recipe& recipe, const RecipeSections& sections) {
   RecipeData opened;
   opened.evaluate = sections.evaluate;
   const DataSection& section = sections.data;
-  const auto open = [&](const std::string& name) -> compress::DatasetPtr {
-    try {
-      return compress::open_data(section.at(name), section);
-    } catch (const compress::Error& error) {
-      throw error.within(
-          fmt::format("{}/data/{}", recipe.file.empty() ? "" : recipe.file + ": ", name));
-    }
-  };
+  const auto open = [&](const std::string& name) { return open_entry(recipe, sections, name); };
   if (!recipe.evaluate.is_null()) opened.test = open(opened.evaluate.data);
   if (section.contains("calibration")) opened.calibration = open("calibration");
   return opened;

@@ -46,6 +46,10 @@ RecipeSections read_sections(const compress::Recipe& recipe, compress::Problems&
 /// Opens what the recipe uses. Throws compress::Error at the entry that cannot be opened.
 RecipeData open_recipe_data(const compress::Recipe& recipe, const RecipeSections& sections);
 
+/// Opens one entry of the recipe's data. Throws compress::Error at the entry.
+compress::DatasetPtr open_entry(const compress::Recipe& recipe, const RecipeSections& sections,
+                                const std::string& name, bool channels_last = false);
+
 /// Batches of a data set for statistics; empty when there is none.
 compress::BatchSource batches_of(const compress::DatasetPtr& data);
 

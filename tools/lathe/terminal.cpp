@@ -80,18 +80,27 @@ ProgressLine::ProgressLine(std::string title)
       last_(start_),
       enabled_(isatty(STDERR_FILENO) == 1) {}
 
-ProgressLine::~ProgressLine() {
+ProgressLine::~ProgressLine() { clear(); }
+
+void ProgressLine::clear() {
   if (shown_) fmt::print(stderr, "\r\033[K");
+  shown_ = false;
 }
 
 void ProgressLine::update(int64_t done, int64_t total) {
   const Clock::time_point now = Clock::now();
+  if (first_ < 0) {
+    first_ = done > 1 ? done : 0;
+    if (first_ > 0) start_ = now;
+  }
   if (!enabled_ || now - last_ < std::chrono::milliseconds(200)) return;
   last_ = now;
   const double seconds = std::chrono::duration<double>(now - start_).count();
-  const double left =
-      done > 0 ? seconds / static_cast<double>(done) * static_cast<double>(total - done) : 0;
-  fmt::print(stderr, "\r\033[K{}: {} of {}, {:.0f} s left", title_, done, total, left);
+  const auto here = static_cast<double>(done - first_);
+  const double left = here > 0 ? seconds / here * static_cast<double>(total - done) : 0;
+  const std::string when =
+      left < 120 ? fmt::format("{:.0f} s", left) : fmt::format("{:.0f} min", left / 60);
+  fmt::print(stderr, "\r\033[K{}: {} of {}, {} left", title_, done, total, when);
   std::fflush(stderr);
   shown_ = true;
 }

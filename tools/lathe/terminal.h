@@ -27,12 +27,16 @@ class ProgressLine {
  public:
   explicit ProgressLine(std::string title);
   ~ProgressLine();
+  /// The speed is reckoned from the first call on: work that goes on does not start at 0.
   void update(int64_t done, int64_t total);
+  /// Makes room for a message; the next update shows the line again.
+  void clear();
 
  private:
   using Clock = std::chrono::steady_clock;
   std::string title_;
   Clock::time_point start_, last_;
+  int64_t first_ = -1;
   bool enabled_, shown_ = false;
 };
 
