@@ -8,7 +8,17 @@
 
 #include <algorithm>
 
-namespace compress::detail {
+namespace compress {
+
+// What is written is read again, by a reader that checks everything.
+void check_options(const AnyOptions& options) {
+  const std::unique_ptr<AnyOptions> again = options.clone();
+  Problems problems;
+  read_options(write_options(options, options), "", *again, problems);
+  problems.throw_if_any();
+}
+
+namespace detail {
 namespace {
 
 std::vector<std::string> choice_names(const std::vector<NestedOptions>& choices) {
@@ -45,8 +55,8 @@ void OneOfType::read(const Json& json, const std::string& where, void* member,
   const std::vector<std::string> names = choice_names(choices_);
   const bool is_name = json.is_string();
   if (!is_name && (!json.is_object() || json.size() != 1)) {
-    problems.add(where, fmt::format("{} does not name one of {}", brief(json),
-                                    fmt::join(names, ", ")),
+    problems.add(where,
+                 fmt::format("{} does not name one of {}", brief(json), fmt::join(names, ", ")),
                  fmt::format("for example {{\"{}\": {{}}}}", names.front()));
     return;
   }
@@ -91,4 +101,5 @@ std::string OneOfType::name() const {
   return fmt::format("{}", fmt::join(choice_names(choices_), " | "));
 }
 
-}  // namespace compress::detail
+}  // namespace detail
+}  // namespace compress

@@ -42,13 +42,17 @@ struct OneOf {
   }
 };
 
+/// Throws Error(kInvalidArgument) with all values that are out of range and all rules that are
+/// broken: for options that were written in C++ and not read.
+void check_options(const AnyOptions& options);
+
 namespace detail {
 
 /// A member that is a struct with `visit`, seen as options of its own.
 struct NestedOptions {
-  std::string_view name;                                  ///< empty outside of a choice
-  std::unique_ptr<AnyOptions> (*defaults)();              ///< at their defaults
-  std::unique_ptr<AnyOptions> (*get)(const void* member); ///< a copy; null: another is chosen
+  std::string_view name;                                   ///< empty outside of a choice
+  std::unique_ptr<AnyOptions> (*defaults)();               ///< at their defaults
+  std::unique_ptr<AnyOptions> (*get)(const void* member);  ///< a copy; null: another is chosen
   void (*set)(void* member, AnyOptions& options);
 };
 
@@ -101,6 +105,13 @@ NestedOptions nested_choice() {
 }
 
 }  // namespace detail
+
+/// The same for the chosen struct.
+template <class... Choices>
+void check_options(const OneOf<Choices...>& options) {
+  std::visit([](const auto& chosen) { check_options(*detail::wrap_options(chosen)); },
+             options.value);
+}
 
 template <class... Choices>
 const OptionType& option_type(const OneOf<Choices...>*) {

@@ -61,6 +61,7 @@ struct AdamOptions {
     field("eps", eps, "Added to the denominator.").at_least(0);
     field("weight_decay", weight_decay, "Added to the gradient, times the parameter.").at_least(0);
   }
+  void validate(Problems& problems) const;
 };
 
 /// Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019, algorithm 2).
@@ -80,6 +81,7 @@ struct AdamWOptions {
     field("eps", eps, "Added to the denominator.").at_least(0);
     field("weight_decay", weight_decay, "The parameter shrinks by lr times this.").at_least(0);
   }
+  void validate(Problems& problems) const;
 };
 
 using OptimizerOptions = OneOf<SgdOptions, AdamOptions, AdamWOptions>;
@@ -100,37 +102,48 @@ struct ParameterGroupOptions {
         .at_least(-1);
     field("freeze", freeze, "Whether they stay as they are.");
   }
+  void validate(Problems& problems) const;
 };
 
-/// What a selector of parameters looks at: every parameter of the model with the module path and
-/// the kind of the first layer that uses it; batch norm's and biases too.
+/// What a selector of parameters looks at: every floating-point parameter of the model, in the
+/// model's order, with the module path and the kind of the first layer that uses it (that is not an
+/// embedding, where there is a choice, as of a `Weight`). Masks, decodings and whatever else is
+/// computed from named tensors alone may lie between the two. Parameters that nothing uses are of
+/// kind kOther.
 std::vector<SelectorTarget> parameter_targets(const Model& model);
 
 /// A parameter under optimisation.
 struct OptimizedParameter {
   std::string name;
-  at::Tensor tensor;         ///< a leaf that requires gradients
+  at::Tensor tensor;  ///< a leaf that requires gradients
   double lr_scale = 1;
   double weight_decay = -1;  ///< -1: the optimizer's
 };
 
-/// The trainable parameters of a model with what their groups say; frozen ones are left out. Throws
-/// Error(kInvalidArgument) at `where` + "/<i>/where" if a group matches nothing.
+/// The floating-point parameters of a model, ties once, with what their groups say; frozen ones are
+/// left out. The tensors are the model's own: they get `requires_grad`, and frozen ones lose it, so
+/// that nothing is computed for them. Throws Error(kInvalidArgument) at `where` + "/<i>/where" if a
+/// group matches nothing, and at a parameter's name if it was computed from other tensors.
 std::vector<OptimizedParameter> optimized_parameters(
     const Model& model, const std::vector<ParameterGroupOptions>& groups, const std::string& where);
 
+/// One optimizer over named parameters, on CPU or CUDA. Gradients may be sparse or laid out in
+/// memory otherwise than their parameters.
 class Optimizer {
  public:
+  /// Throws Error(kInvalidArgument) for options out of range, a name that comes twice, and a tensor
+  /// that is not a floating-point leaf that requires gradients.
   Optimizer(OptimizerOptions options, std::vector<OptimizedParameter> parameters);
 
-  /// One step at `factor` times the learning rates. Parameters without a gradient stay.
+  /// One step at `factor` times the learning rates. Parameters without a gradient stay, and so does
+  /// their state; whoever gets a gradient late starts then, as on its first step.
   void step(double factor);
   /// Drops the gradients (they become undefined).
   void zero_grad();
-  /// The 2-norm over the gradients of all parameters.
+  /// The 2-norm over the gradients of all parameters; 0 if there are none.
   double gradient_norm() const;
   /// Scales all gradients so that their norm is at most `max_norm` (torch's clip_grad_norm_);
-  /// returns the norm before.
+  /// returns the norm before. If that is not finite, neither are the gradients afterwards.
   double clip(double max_norm);
 
   const std::vector<OptimizedParameter>& parameters() const { return parameters_; }
@@ -138,18 +151,23 @@ class Optimizer {
   double learning_rate() const;
 
   /// The state tensors of a parameter that have its sizes (momentum; first and second moments), to
-  /// be edited in place; empty before the first step.
+  /// be edited in place; empty before the first step. Throws Error(kInvalidArgument) for an unknown
+  /// name, here and below.
   std::vector<at::Tensor> moments(std::string_view name) const;
   /// Puts another tensor in the place of a parameter's and its moments: `moment(old)` gives the new
   /// state from the old, of the new sizes. For structural changes in mid-training:
-  /// `optimizer.replace(name, sliced, [&](const at::Tensor& m) { return m.index_select(0, kept); })`.
+  /// `optimizer.replace(name, sliced, [&](const at::Tensor& m) { return m.index_select(0, kept);
+  /// })`. Name, rates and the count of steps stay; `tensor` must be a leaf and gets
+  /// `requires_grad`.
   void replace(std::string_view name, at::Tensor tensor,
                const std::function<at::Tensor(const at::Tensor&)>& moment);
 
-  /// All state, to be saved: `<parameter>/momentum`, `<parameter>/exp_avg`, `/exp_avg_sq`, `/step`.
+  /// A copy of all state, to be saved: `<parameter>/momentum` (SGD with momentum) or
+  /// `<parameter>/exp_avg`, `/exp_avg_sq`, `/step` (0-dim f32). Nothing of parameters that had no
+  /// step.
   std::map<std::string, at::Tensor> state() const;
-  /// Takes a saved state. Throws Error(kBadFile) naming the entry that is missing, unknown or of
-  /// other sizes.
+  /// Takes a saved state in the place of the present one. Throws Error(kBadFile) naming the entry
+  /// that is missing, unknown, or of other sizes or dtype; the present state then stays.
   void load_state(const std::map<std::string, at::Tensor>& state);
 
  private:
@@ -157,6 +175,14 @@ class Optimizer {
     at::Tensor first, second;  ///< momentum or exp_avg; exp_avg_sq; undefined before the first step
     at::Tensor steps;          ///< 0-dim float: the steps taken (Adam)
   };
+  struct Entry {
+    std::string_view suffix;  // of its key in `state()`
+    at::Tensor Moments::*member;
+  };
+  std::vector<Entry> entries() const;  // those that this optimizer keeps
+  size_t index_of(std::string_view name) const;
+  bool start(const at::Tensor& parameter, Moments& moments) const;
+
   OptimizerOptions options_;
   std::vector<OptimizedParameter> parameters_;
   std::vector<Moments> moments_;  // one for each parameter

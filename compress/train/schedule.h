@@ -110,12 +110,18 @@ using ScheduleOptions = OneOf<ConstantSchedule, StepSchedule, MultiStepSchedule,
 /// A schedule over a run of known length.
 class Schedule {
  public:
-  /// `total_steps` and `steps_per_epoch` count optimizer steps, both at least 1.
+  /// `total_steps` and `steps_per_epoch` count optimizer steps, both at least 1. Throws
+  /// Error(kInvalidArgument) for options out of range.
   Schedule(const ScheduleOptions& options, int64_t total_steps, int64_t steps_per_epoch);
 
-  /// The factor for optimizer step `step` (from 0). During the warm-up of W steps it is the
-  /// schedule's own factor times (step + 1) / W; the schedule itself counts from the first step, so
-  /// that epochs of drops are those of the run.
+  /// The factor for optimizer step `step` (from 0), as torch's schedulers give it when they are
+  /// stepped after every optimizer step: StepLR(every * steps_per_epoch), MultiStepLR(at *
+  /// steps_per_epoch), CosineAnnealingLR(T_max = total_steps), LinearLR(1, final, total_steps),
+  /// OneCycleLR(total_steps). After the last step the factor stays.
+  ///
+  /// During the warm-up of W = warmup_epochs * steps_per_epoch steps it is the schedule's own
+  /// factor times (step + 1) / W; the schedule itself counts from the first step, so that epochs of
+  /// drops are those of the run.
   double factor(int64_t step) const;
 
  private:
