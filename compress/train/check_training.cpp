@@ -1,6 +1,7 @@
 // What can be known to be wrong with a train step before any work.
 
 #include "compress/error.h"
+#include "compress/train/loss.h"
 #include "compress/train/trainer.h"
 #include "compress/weight.h"
 
@@ -83,10 +84,14 @@ void check_training(const Model& model, const TrainOptions& options,
   check_entry(options.validation, "validation", environment, problems);
   check_teachers(options, problems);
   check_hooks(model, during, problems);
-  try {
-    optimized_parameters(model, options.groups, problems.prefix() + "/groups");
-  } catch (const Error& error) {
-    problems.add(error);
+  const std::vector<SelectorTarget> parameters = parameter_targets(model);
+  for (size_t i = 0; i < options.groups.size(); ++i) {
+    try {
+      options.groups[i].where.require_match(
+          parameters, fmt::format("{}/groups/{}/where", problems.prefix(), i));
+    } catch (const Error& nothing) {
+      problems.add(nothing);
+    }
   }
 }
 

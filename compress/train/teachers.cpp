@@ -4,6 +4,7 @@
 
 #include "compress/error.h"
 #include "compress/graph/digest.h"
+#include "compress/train/loss.h"
 #include "compress/train/teacher_cache.h"
 
 #include <fmt/format.h>

@@ -22,6 +22,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <numeric>
@@ -113,7 +114,7 @@ class Run {
     session.steps_per_epoch = steps_per_epoch_;
     session.total_steps = steps_per_epoch_ * options_.epochs;
     session.moments = [this](std::string_view name) {
-      return optimizer_ ? optimizer_->moments(name) : std::vector<at::Tensor>();
+      return optimizes(name) ? optimizer_->moments(name) : std::vector<at::Tensor>();
     };
     session.replaced = [this](std::string_view name, const auto& moment) {
       follow(std::string(name), moment);
@@ -131,7 +132,6 @@ class Run {
 
     std::vector<OptimizedParameter> parameters =
         optimized_parameters(model_, options_.groups, "groups");
-    freeze_others(parameters);
     if (parameters.empty()) {
       throw Error(ErrorCode::kInvalidArgument, "there is nothing to train", {},
                   "the model has no floating-point parameters, or all are frozen");
@@ -148,12 +148,12 @@ class Run {
     log_.emplace(options_.log, saved ? saved->log_bytes : 0);
   }
 
-  void freeze_others(const std::vector<OptimizedParameter>& parameters) {
-    std::map<std::string, bool> trained;
-    for (const OptimizedParameter& parameter : parameters) trained[parameter.name] = true;
-    for (const NamedTensor& named : model_.tensors()) {
-      if (!trained.count(named.name)) at::Tensor(named.tensor).set_requires_grad(false);
-    }
+  // Frozen parameters are not the optimizer's.
+  bool optimizes(std::string_view name) const {
+    if (!optimizer_) return false;
+    const auto& parameters = optimizer_->parameters();
+    return std::any_of(parameters.begin(), parameters.end(),
+                       [&](const OptimizedParameter& one) { return one.name == name; });
   }
 
   // Losses see the first batch before any step, to make adapters of the right sizes.
@@ -192,7 +192,8 @@ class Run {
         for (auto& [name, tensor] : tensors) tensor.copy_(part.at(name));
       }
     }
-    at::detail::getDefaultCPUGenerator().set_state(saved.tensors.at("random/cpu"));
+    at::Generator random = at::detail::getDefaultCPUGenerator();
+    random.set_state(saved.tensors.at("random/cpu"));
   }
 
   void save() {
@@ -361,7 +362,7 @@ class Run {
   void follow(const std::string& name, const std::function<at::Tensor(const at::Tensor&)>& moment) {
     at::Tensor tensor = model_.tensor(name);
     if (!tensor.requires_grad()) tensor.set_requires_grad(true);
-    if (optimizer_) optimizer_->replace(name, tensor, moment);
+    if (optimizes(name)) optimizer_->replace(name, tensor, moment);
     if (!average_) return;
     const auto average = average_->averages().find(name);
     if (average != average_->averages().end()) average_->replace(name, moment(average->second));

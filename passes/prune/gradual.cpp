@@ -11,6 +11,8 @@
 #include "passes/prune/keep_n_of_m.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <fmt/format.h>
 
@@ -21,7 +23,7 @@ namespace compress {
 /// What decides which weights stay.
 enum class PruneCriterion {
   kMagnitude,  ///< |w|
-  kTaylor,     ///< |w * dL/dw|, averaged over the steps since the last update of the masks
+  kTaylor,     ///< |sum of w * dL/dw| over the steps since the last update of the masks
 };
 inline std::vector<std::string_view> option_names(PruneCriterion) {
   return {"magnitude", "taylor"};
@@ -86,7 +88,6 @@ class GradualHook final : public TrainingHook {
         target.score = score->second;
       }
     }
-    scored_steps_ = state.at("scored_steps").item<int64_t>();
   }
 
   State state() const override {
@@ -95,7 +96,6 @@ class GradualHook final : public TrainingHook {
       state[target.name + "/mask"] = target.mask;
       if (target.score.defined()) state[target.name + "/score"] = target.score;
     }
-    state["scored_steps"] = at::scalar_tensor(scored_steps_, at::kLong);
     return state;
   }
 
@@ -111,7 +111,6 @@ class GradualHook final : public TrainingHook {
       }
       gradient.mul_(target.mask);  // so that clipping sees what will be used
     }
-    ++scored_steps_;
   }
 
   void after_step(Training& training) override {
@@ -210,7 +209,6 @@ class GradualHook final : public TrainingHook {
     for (Target& target : targets_) {
       if (target.score.defined()) target.score.zero_();
     }
-    scored_steps_ = 0;
   }
 
   void prune_singly(Training& training, double sparsity) {
@@ -246,7 +244,6 @@ class GradualHook final : public TrainingHook {
   PruneGradualOptions options_;
   std::vector<Target> targets_;
   size_t sets_ = 0;
-  int64_t scored_steps_ = 0;
 };
 
 }  // namespace
