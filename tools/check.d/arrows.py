@@ -22,7 +22,7 @@ ALLOWED = {
     "options": GRAPH,  # selectors know kinds of operators
     "pass": MODEL | {"options", "calibrate", "budget"},
     "evaluate": MODEL | {"options", "data"},
-    "train": MODEL | {"options", "data", "evaluate", "pass", "io"},  # a teacher's logits on disk
+    "train": MODEL | {"options", "data", "evaluate", "pass", "io", "files"},  # checkpoints, cached logits
     "files": MODEL | {"io", "zoo"},
     "report": MODEL | {"options", "budget", "pass", "evaluate"},
     "stream": MODEL | {"options", "pass", "files", "io", "budget"},
