@@ -248,7 +248,7 @@ class Manager {
   RunState state_;
   FiniteCheck finite_;
   std::optional<Model> original_;  // as the run began; shares its tensors
-  bool was_tidy_ = true;  // the model came without tensors that nothing uses
+  bool was_tidy_ = true;           // the model came without tensors that nothing uses
 };
 
 }  // namespace

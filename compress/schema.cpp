@@ -137,15 +137,17 @@ std::string pass_page(const Pass& pass) {
   page += "## Options\n\n";
   page += all.empty() ? "None.\n" : options_table(*defaults);
   if (info.id == kTrainId) {
-    return page + "\n## Use\n\n[docs/training.md](../training.md) explains it; recipes are in "
-                  "[recipes/train](../../recipes/train), the loop is "
-                  "[compress/train/trainer.cpp](../../compress/train/trainer.cpp).\n";
+    return page +
+           "\n## Use\n\n[docs/training.md](../training.md) explains it; recipes are in "
+           "[recipes/train](../../recipes/train), the loop is "
+           "[compress/train/trainer.cpp](../../compress/train/trainer.cpp).\n";
   }
   const std::string step = std::string(info.id) + (all.empty() ? "" : line_value(all));
   if (pass.is_hook()) {
     Json use = {{"pass", info.id}};
     use.update(all);
-    page += "\n## Use\n\nUnder `during` of a `train` step:\n\n```json\n" + use.dump(2) + "\n```\n\n";
+    page +=
+        "\n## Use\n\nUnder `during` of a `train` step:\n\n```json\n" + use.dump(2) + "\n```\n\n";
   } else {
     page += fmt::format("\n## Use\n\n```\nlathe apply '{}' MODEL -o OUT\n```\n\n", step);
   }

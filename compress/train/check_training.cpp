@@ -49,8 +49,7 @@ void check_teachers(const TrainOptions& options, Problems& problems) {
     for (const std::string& teacher : make_loss(options.losses[i])->wishes().teachers) {
       used.insert(teacher);
       if (known.count(teacher)) continue;
-      problems.add(fmt::format("/losses/{}", i),
-                   fmt::format("there is no teacher `{}`", teacher),
+      problems.add(fmt::format("/losses/{}", i), fmt::format("there is no teacher `{}`", teacher),
                    did_you_mean(teacher, {known.begin(), known.end()}));
     }
   }

@@ -17,18 +17,19 @@ namespace compress {
 
 /// What one model computed for a batch.
 struct Activations {
-  std::vector<at::Tensor> outputs;          ///< the model's outputs, in order
-  std::map<std::string, at::Tensor> taps;   ///< by the text that asked for them: a module path, a node
+  std::vector<at::Tensor> outputs;  ///< the model's outputs, in order
+  std::map<std::string, at::Tensor>
+      taps;  ///< by the text that asked for them: a module path, a node
 };
 
 /// All that a loss may look at. Everything of the student carries gradients, nothing of a teacher
 /// does.
 struct LossBatch {
-  const Batch& batch;            ///< inputs, labels (may be undefined), indices in the data set
+  const Batch& batch;  ///< inputs, labels (may be undefined), indices in the data set
   const Activations& student;
   const std::map<std::string, Activations>& teachers;  ///< by name; of the same augmented inputs
-  double epoch = 0;              ///< epochs done, with a fraction for the steps of this one
-  int64_t samples = 0;           ///< of the whole training set (memory banks)
+  double epoch = 0;     ///< epochs done, with a fraction for the steps of this one
+  int64_t samples = 0;  ///< of the whole training set (memory banks)
 };
 
 /// What a loss wants to find in a LossBatch.

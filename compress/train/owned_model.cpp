@@ -11,8 +11,7 @@ namespace compress {
 
 void make_trainable(Model& model, c10::Device device, bool channels_last) {
   for (const NamedTensor& named : model.tensors()) {
-    const bool trained =
-        named.role == TensorRole::kParameter && named.tensor.is_floating_point();
+    const bool trained = named.role == TensorRole::kParameter && named.tensor.is_floating_point();
     const bool in_layout = channels_last && named.tensor.dim() == 4 && trained;
     const c10::MemoryFormat format =
         in_layout ? c10::MemoryFormat::ChannelsLast : c10::MemoryFormat::Contiguous;

@@ -27,7 +27,8 @@ std::unique_ptr<TrainingHook> make_hook(const Step& step, size_t index) {
   if (pass == nullptr) {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("{} does not work during training", step.pass->info().id),
-                fmt::format("/{}", index), "make it a step of its own, before or after the training");
+                fmt::format("/{}", index),
+                "make it a step of its own, before or after the training");
   }
   return pass->hook_any(*step.options);
 }
@@ -117,7 +118,8 @@ void TrainingSession::finish() {
 std::map<std::string, at::Tensor> TrainingSession::state() const {
   std::map<std::string, at::Tensor> all;
   for (size_t i = 0; i < hooks_.size(); ++i) {
-    for (auto& [name, tensor] : hooks_[i]->state()) all.emplace(fmt::format("{}/{}", i, name), tensor);
+    for (auto& [name, tensor] : hooks_[i]->state())
+      all.emplace(fmt::format("{}/{}", i, name), tensor);
   }
   return all;
 }

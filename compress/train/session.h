@@ -59,8 +59,8 @@ class TrainingSession {
   void after_backward();
   /// True if a pass has made the update itself: then the optimizer must not.
   bool step();
-  /// To be called after each step of the optimizer. Counts it, and calls `after_epoch` of the passes
-  /// after the last one of an epoch.
+  /// To be called after each step of the optimizer. Counts it, and calls `after_epoch` of the
+  /// passes after the last one of an epoch.
   void after_step();
   /// Leaves an ordinary compressed model. To be called once; a session that is destroyed without it
   /// leaves the model as the last step did.

@@ -45,9 +45,8 @@ Teachers::Teachers(const TrainOptions& options, const TrainingEnvironment& envir
     Teacher teacher(name, load_teacher(name, options, environment, original), taps);
     teacher.require_fit(data.info(), options.batch_size);
     if (!options.teacher_cache.empty()) {
-      const std::string described = environment.describe_data
-                                        ? environment.describe_data(options.data)
-                                        : data.info().name;
+      const std::string described =
+          environment.describe_data ? environment.describe_data(options.data) : data.info().name;
       const TeacherCacheKey key{model_digest(teacher.model()), described,
                                 context.generator("samples").current_seed(), data.info().augmented};
       teacher.use_cache(std::make_unique<TeacherCache>(options.teacher_cache, key, data.size()));

@@ -17,8 +17,8 @@ namespace compress {
 /// on others).
 class Teachers {
  public:
-  /// Throws Error(kInvalidArgument) for a teacher that is not there, lacks a tap or does not fit the
-  /// data.
+  /// Throws Error(kInvalidArgument) for a teacher that is not there, lacks a tap or does not fit
+  /// the data.
   Teachers(const TrainOptions& options, const TrainingEnvironment& environment,
            const PassContext& context, const Model& model, const Dataset& data);
 

@@ -74,10 +74,13 @@ struct TrainOptions {
     field("groups", groups, "Parameters that are trained otherwise; the first match counts.");
     field("clip_norm", clip_norm, "Greatest 2-norm of all gradients together; 0: any.").at_least(0);
     field("accumulate", accumulate, "Batches that make up an optimizer step.").range(1, 1 << 20);
-    field("ema", ema, "Decay a step of a moving average of the weights, which the model ends as; 0: none.")
+    field("ema", ema,
+          "Decay a step of a moving average of the weights, which the model ends as; 0: "
+          "none.")
         .range(0.0, 1.0);
     field("precision", precision, "bf16: autocast, for operators that gain by it.");
-    field("channels_last", channels_last, "Memory format of images and of 4-d weights in training.");
+    field("channels_last", channels_last,
+          "Memory format of images and of 4-d weights in training.");
     field("validate_every", validate_every, "Epochs from a validation to the next.").at_least(1);
     field("checkpoint_every", checkpoint_every, "Epochs from a checkpoint to the next; 0: none.")
         .at_least(0);

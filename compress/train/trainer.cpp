@@ -206,7 +206,8 @@ class Run {
     now.epoch = epoch_;
     now.batch = batch_;
     now.log_bytes = log_->bytes();
-    now.figures = {{"sums", sums_.json()}, {"loss", result_.loss}, {"validation", result_.validation}};
+    now.figures = {
+        {"sums", sums_.json()}, {"loss", result_.loss}, {"validation", result_.validation}};
     now.add_part("hooks", session_->state());
     now.add_part("optimizer", optimizer_->state());
     now.add_part("average", average_->averages());
@@ -224,8 +225,8 @@ class Run {
     loader_->start(static_cast<uint64_t>(epoch_), batch_);
     while (batch_ < loader_->batches()) {
       run_step(std::min(options_.accumulate, loader_->batches() - batch_));
-      const bool due = options_.checkpoint_steps > 0 &&
-                       session_->clock().step % options_.checkpoint_steps == 0;
+      const bool due =
+          options_.checkpoint_steps > 0 && session_->clock().step % options_.checkpoint_steps == 0;
       if (due && batch_ < loader_->batches()) save();
       context_.progress(epoch_ * loader_->batches() + batch_, options_.epochs * loader_->batches());
     }
@@ -291,11 +292,12 @@ class Run {
     require_finite("the training cannot go on");
     const auto samples = static_cast<double>(sums_.samples);
     result_.loss = sums_.loss / samples;
-    Json line = {{"epoch", epoch_ + 1},
-                 {"step", session_->clock().step},
-                 {"lr", optimizer_->learning_rate() * schedule_->factor(session_->clock().step - 1)},
-                 {"loss", result_.loss},
-                 {"samples_per_second", result_.samples_per_second}};
+    Json line = {
+        {"epoch", epoch_ + 1},
+        {"step", session_->clock().step},
+        {"lr", optimizer_->learning_rate() * schedule_->factor(session_->clock().step - 1)},
+        {"loss", result_.loss},
+        {"samples_per_second", result_.samples_per_second}};
     for (const auto& [name, sum] : sums_.terms) line["terms"][name] = sum / samples;
     const bool last = epoch_ + 1 == options_.epochs;
     if (validation_ && (last || (epoch_ + 1) % options_.validate_every == 0)) {
@@ -327,15 +329,14 @@ class Run {
 
   void say(const Json& line) const {
     if (!context_.on_message) return;
-    std::string text = fmt::format("  epoch {} of {}: loss {:.4f}", epoch_ + 1, options_.epochs,
-                                   result_.loss);
+    std::string text =
+        fmt::format("  epoch {} of {}: loss {:.4f}", epoch_ + 1, options_.epochs, result_.loss);
     if (line.contains("validation")) {
       for (const auto& [name, figure] : result_.validation) {
         text += fmt::format(", {} {}", name, metric_text(parse_metric(name), figure));
       }
     }
-    context_.on_message(
-        fmt::format("{}, {:.0f} samples/s", text, result_.samples_per_second));
+    context_.on_message(fmt::format("{}, {:.0f} samples/s", text, result_.samples_per_second));
   }
 
   void require_finite(const std::string& consequence) const {

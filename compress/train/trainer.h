@@ -16,9 +16,9 @@ namespace compress {
 /// What came of a training run; figures of the last epoch.
 struct TrainResult {
   int64_t epochs = 0, steps = 0;
-  double loss = 0;                             ///< mean over the samples of the last epoch
-  std::map<std::string, double> validation;    ///< by name of the metric; empty: no validation
-  double samples_per_second = 0;               ///< in this process, without validation
+  double loss = 0;                           ///< mean over the samples of the last epoch
+  std::map<std::string, double> validation;  ///< by name of the metric; empty: no validation
+  double samples_per_second = 0;             ///< in this process, without validation
 };
 
 /// Trains `model` in place, with the training passes of `during` at work, and leaves it in eval

@@ -86,11 +86,12 @@ std::optional<TrainingCheckpoints::Saved> TrainingCheckpoints::load(const std::s
                 pointer().string(), hint);
   }
   if (saved.snapshot.threads != threads) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("the training began with {} threads and cannot go on with {}: gradients "
-                            "would differ in their last bits",
-                            saved.snapshot.threads, threads),
-                pointer().string(), fmt::format("use --threads {}", saved.snapshot.threads));
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("the training began with {} threads and cannot go on with {}: gradients "
+                    "would differ in their last bits",
+                    saved.snapshot.threads, threads),
+        pointer().string(), fmt::format("use --threads {}", saved.snapshot.threads));
   }
   return saved;
 }
@@ -100,9 +101,9 @@ void TrainingCheckpoints::save(const Model& model, const TrainingSnapshot& snaps
   fs::create_directories(folder_, failed);
   if (failed) throw Error(ErrorCode::kIo, failed.message(), folder_.string());
   save_checkpoint(model, folder_ / model_name(snapshot.step));
-  const Json state = {{"key", snapshot.key},     {"threads", snapshot.threads},
-                      {"step", snapshot.step},   {"epoch", snapshot.epoch},
-                      {"batch", snapshot.batch}, {"log_bytes", snapshot.log_bytes},
+  const Json state = {{"key", snapshot.key},        {"threads", snapshot.threads},
+                      {"step", snapshot.step},      {"epoch", snapshot.epoch},
+                      {"batch", snapshot.batch},    {"log_bytes", snapshot.log_bytes},
                       {"figures", snapshot.figures}};
   NamedTensors tensors;
   for (const auto& [name, tensor] : snapshot.tensors) {

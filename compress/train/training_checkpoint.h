@@ -18,12 +18,12 @@ namespace compress {
 
 /// Everything that decides how a run goes on, besides recipe, data and model.
 struct TrainingSnapshot {
-  std::string key;      ///< of the recipe and the input model, see `resume_key`
-  int threads = 1;      ///< the convolution's weight gradient depends on their number
-  int64_t step = 0;     ///< optimizer steps done
-  int64_t epoch = 0;    ///< epochs done
-  int64_t batch = 0;    ///< batches done in the epoch after them
-  Json figures;         ///< sums of the epoch that is under way
+  std::string key;        ///< of the recipe and the input model, see `resume_key`
+  int threads = 1;        ///< the convolution's weight gradient depends on their number
+  int64_t step = 0;       ///< optimizer steps done
+  int64_t epoch = 0;      ///< epochs done
+  int64_t batch = 0;      ///< batches done in the epoch after them
+  Json figures;           ///< sums of the epoch that is under way
   int64_t log_bytes = 0;  ///< length of the log at this moment
   /// Optimizer, moving average, hooks, losses, random generators; names have the part in front:
   /// `optimizer/conv.weight/momentum`.

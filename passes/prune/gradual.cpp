@@ -251,8 +251,11 @@ class GradualHook final : public TrainingHook {
 class PruneGradual final : public TrainingPassWith<PruneGradualOptions> {
  public:
   static constexpr PassInfo kInfo{
-      "prune.gradual", "Raises sparsity step by step while the network trains", Needs::kTraining,
-      Keeps::kShapes | Keeps::kDtypes, Locality::kModel,
+      "prune.gradual",
+      "Raises sparsity step by step while the network trains",
+      Needs::kTraining,
+      Keeps::kShapes | Keeps::kDtypes,
+      Locality::kModel,
       "Zhu and Gupta, To prune, or not to prune: exploring the efficacy of pruning for model "
       "compression, ICLR Workshop 2018"};
 

@@ -1,11 +1,11 @@
 // Quantization-aware training: the network learns with the weights that it will be stored with.
 //
 // Forward sees the rounded weight, gradients pass straight through to the stored one (Bengio et
-// al., "Estimating or Propagating Gradients Through Stochastic Neurons", 2013). In the graph that is
-// `add(w, error)`: the buffer `error` is set to rounded(w) - w before each step, so the rounding is
-// that of quantize.weights to the last bit, whatever grid and granularity. Activations go through
-// LibTorch's fused observer, whose range is a moving average of each batch's minimum and maximum
-// (Jacob et al., CVPR 2018, section 3.1).
+// al., "Estimating or Propagating Gradients Through Stochastic Neurons", 2013). In the graph that
+// is `add(w, error)`: the buffer `error` is set to rounded(w) - w before each step, so the rounding
+// is that of quantize.weights to the last bit, whatever grid and granularity. Activations go
+// through LibTorch's fused observer, whose range is a moving average of each batch's minimum and
+// maximum (Jacob et al., CVPR 2018, section 3.1).
 
 #include "compress/graph/interpreter.h"
 #include "compress/train/training_pass.h"
@@ -241,14 +241,14 @@ class QatHook final : public TrainingHook {
     const auto tensor = [&](size_t argument) {
       return model.tensor(observer->arguments()[argument].value()->name());
     };
-    Graph::Call call{"aten::fake_quantize_per_tensor_affine",
-                     {observer->arguments()[0].value(), tensor(5).item<double>(),
-                      tensor(6).item<int64_t>(), observer->arguments()[8],
-                      observer->arguments()[9]},
-                     {},
-                     {},
-                     1,
-                     observer->module_path};
+    Graph::Call call{
+        "aten::fake_quantize_per_tensor_affine",
+        {observer->arguments()[0].value(), tensor(5).item<double>(), tensor(6).item<int64_t>(),
+         observer->arguments()[8], observer->arguments()[9]},
+        {},
+        {},
+        1,
+        observer->module_path};
     Node* fixed = model.graph().insert(observer, std::move(call));
     fixed->output()->type = observer->output()->type;
     model.graph().replace_uses(observer->output(), fixed->output());
@@ -272,8 +272,11 @@ class QatHook final : public TrainingHook {
 class QuantizeQat final : public TrainingPassWith<QuantizeQatOptions> {
  public:
   static constexpr PassInfo kInfo{
-      "quantize.qat", "Trains with rounded weights and activations, and packs the weights",
-      Needs::kTraining, Keeps::kShapes | Keeps::kDtypes, Locality::kModel,
+      "quantize.qat",
+      "Trains with rounded weights and activations, and packs the weights",
+      Needs::kTraining,
+      Keeps::kShapes | Keeps::kDtypes,
+      Locality::kModel,
       "Jacob et al., Quantization and Training of Neural Networks for Efficient "
       "Integer-Arithmetic-Only Inference, CVPR 2018"};
 

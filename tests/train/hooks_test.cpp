@@ -45,14 +45,11 @@ TEST(Session, ZeroesTheMomentumOfMaskedWeights) {
   at::Tensor weight = model.tensor("fc.weight");
   weight.set_requires_grad(true);
   at::Tensor momentum = at::ones_like(weight.detach());
-  TrainingSession session(model, "prune.gradual{sparsity=0.5,end=1,frequency=1}",
-                          testing::passes(),
-                          {.steps_per_epoch = 2,
-                           .total_steps = 4,
-                           .moments = [&](std::string_view name) {
-                             return name == "fc.weight" ? std::vector<at::Tensor>{momentum}
-                                                        : std::vector<at::Tensor>();
-                           }});
+  TrainingSession session(
+      model, "prune.gradual{sparsity=0.5,end=1,frequency=1}", testing::passes(),
+      {.steps_per_epoch = 2, .total_steps = 4, .moments = [&](std::string_view name) {
+         return name == "fc.weight" ? std::vector<at::Tensor>{momentum} : std::vector<at::Tensor>();
+       }});
   for (int step = 0; step < 4; ++step) {
     session.before_forward();
     model.forward({at::ones({2, 8})})[0].sum().backward();
@@ -70,10 +67,9 @@ TEST(Session, ZeroesTheMomentumOfMaskedWeights) {
 
 TEST(Session, RefusesAPassThatIsNoHook) {
   Model model = linear_network();
-  EXPECT_THAT(testing::error_of([&] {
-                TrainingSession(model, "prune.magnitude", testing::passes(), {});
-              }),
-              ::testing::HasSubstr("does not work during training"));
+  EXPECT_THAT(
+      testing::error_of([&] { TrainingSession(model, "prune.magnitude", testing::passes(), {}); }),
+      ::testing::HasSubstr("does not work during training"));
 }
 
 TEST(PruneGradual, RefusesToBeAStepOfItsOwn) {

@@ -1,3 +1,5 @@
+// The training loop: against loops written by hand, killed and resumed, and with what does not fit.
+
 #include "compress/train/trainer.h"
 
 #include "compress/data/loader.h"
@@ -20,11 +22,11 @@ namespace {
 using testing::conv_network;
 using testing::environment_of;
 using testing::error_of;
+using ::testing::HasSubstr;
 using testing::linear_network;
 using testing::toy_data;
 using testing::train_model;
 using testing::train_options;
-using ::testing::HasSubstr;
 
 TEST(Train, EqualsALoopWrittenByHand) {
   const DatasetPtr data = toy_data({8}, 64);
@@ -212,8 +214,7 @@ TEST(TrainRefuses, ACheckpointOfAnotherNumberOfThreads) {
   const auto broken = std::make_shared<FailingData>(data, 4);
   environment.open_data = [&](const std::string&, bool) -> DatasetPtr { return broken; };
   Model model = linear_network();
-  EXPECT_THAT(error_of([&] { train_model(model, options, environment); }),
-              HasSubstr("pulled out"));
+  EXPECT_THAT(error_of([&] { train_model(model, options, environment); }), HasSubstr("pulled out"));
   environment.resume = true;
   environment.open_data = [&](const std::string&, bool) { return data; };
   const int threads = at::get_num_threads();
@@ -230,10 +231,11 @@ TEST(TrainRefuses, ACheckpointOfAnotherNumberOfThreads) {
 
 TEST(TrainRefuses, ToGoOnWithoutAFiniteLoss) {
   Model model = conv_network();
-  const TrainOptions options = train_options(
-      R"({"epochs": 9, "batch_size": 32, "optimizer": {"sgd": {"lr": 1e12}}})");
-  const std::string said =
-      error_of([&] { train_model(model, options, environment_of(toy_data({3, 8, 8}, 64))); });
+  const TrainOptions options =
+      train_options(R"({"epochs": 9, "batch_size": 32, "optimizer": {"sgd": {"lr": 1e12}}})");
+  const std::string said = error_of([&] {
+    train_model(model, options, environment_of(toy_data({3, 8, 8}, 64)));
+  });
   EXPECT_THAT(said, HasSubstr("step "));
   EXPECT_THAT(said, HasSubstr("not finite"));
   EXPECT_THAT(said, HasSubstr("lower the learning rate"));

@@ -73,7 +73,10 @@ TEST(ZooSpec, RefusesNumbersThatMakeNoNetwork) {
 
 TEST(ZooBuild, GivesTheSameWeightsForTheSameSeed) {
   const auto weight = [](uint64_t seed) {
-    return zoo::build("lenet5{seed=" + std::to_string(seed) + "}").tensor("conv2.weight").detach().clone();
+    return zoo::build("lenet5{seed=" + std::to_string(seed) + "}")
+        .tensor("conv2.weight")
+        .detach()
+        .clone();
   };
   EXPECT_TRUE(weight(3).equal(weight(3)));
   EXPECT_FALSE(weight(3).equal(weight(4)));
