@@ -1,8 +1,10 @@
 // What holds for every pass of the registry, whatever it does.
 
+#include "compress/data/tensors.h"
 #include "compress/graph/digest.h"
 #include "compress/graph/text.h"
 #include "compress/schema.h"
+#include "compress/train/environment.h"
 #include "compress/weight.h"
 #include "tests/support/models.h"
 #include "tests/support/pass_fixture.h"
@@ -13,6 +15,7 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -41,6 +44,17 @@ return output = linear
 
 Model network() { return testing::parse_filled(kNetwork); }
 
+// Every data entry of a recipe is a few random images.
+TrainingEnvironment training_environment() {
+  TrainingEnvironment environment;
+  environment.has_data = [](const std::string&) { return true; };
+  environment.open_data = [](const std::string&, bool) {
+    at::manual_seed(1);
+    return tensor_dataset({at::randn({128, 4, 6, 6})}, at::arange(128).remainder(16), "random");
+  };
+  return environment;
+}
+
 class PassLaw : public ::testing::TestWithParam<std::string> {
  protected:
   const Pass& pass() const { return testing::passes().at(GetParam()); }
@@ -51,6 +65,8 @@ class PassLaw : public ::testing::TestWithParam<std::string> {
   RunResult run_recipe_file(Model& model) const {
     RunOptions options;
     options.verify = true;
+    const TrainingEnvironment training = training_environment();
+    options.training = &training;
     options.calibration = [](const auto& consume) { consume({at::ones({2, 4, 6, 6})}); };
     return run_recipe(load_recipe(beside("recipes", ".json").string(), testing::passes()), model,
                       options);
@@ -102,7 +118,10 @@ TEST_P(PassLaw, DoesSomethingAndKeepsItsPromises) {
   EXPECT_NE(result.input_digest, result.output_digest);
 }
 
-TEST_P(PassLaw, GivesTheSameBytesWhateverTheNumberOfThreads) {
+// What holds for passes that are steps of their own.
+class StepLaw : public PassLaw {};
+
+TEST_P(StepLaw, GivesTheSameBytesWhateverTheNumberOfThreads) {
   Model one = network(), three = network();
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
@@ -114,7 +133,7 @@ TEST_P(PassLaw, GivesTheSameBytesWhateverTheNumberOfThreads) {
   EXPECT_EQ(one.metadata, three.metadata);
 }
 
-TEST_P(PassLaw, RefusesASelectorWithoutAMatch) {
+TEST_P(StepLaw, RefusesASelectorWithoutAMatch) {
   const std::unique_ptr<AnyOptions> options = pass().default_options();
   for (const Field& field : options->fields()) {
     if (field.selector() == nullptr) continue;
@@ -126,7 +145,7 @@ TEST_P(PassLaw, RefusesASelectorWithoutAMatch) {
   }
 }
 
-TEST_P(PassLaw, DoesNothingWhenNoEditIsAllowed) {
+TEST_P(StepLaw, DoesNothingWhenNoEditIsAllowed) {
   Model model = network();
   RunOptions options;
   options.limits = {{GetParam(), 0}};
@@ -134,14 +153,53 @@ TEST_P(PassLaw, DoesNothingWhenNoEditIsAllowed) {
   EXPECT_EQ(result.input_digest, result.output_digest);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, PassLaw, ::testing::ValuesIn(testing::passes().ids()),
-                         [](const auto& info) {
-                           std::string name = info.param;
-                           for (char& c : name) {
-                             if (c == '.') c = '_';
-                           }
-                           return name;
-                         });
+// What holds for passes that work during training.
+class HookLaw : public PassLaw {};
+
+TEST_P(HookLaw, GivesTheSameBytesTwice) {
+  Model once = network(), twice = network();
+  run_recipe_file(once);
+  run_recipe_file(twice);
+  EXPECT_EQ(model_digest(once), model_digest(twice));
+  EXPECT_EQ(once.metadata, twice.metadata);
+}
+
+TEST_P(HookLaw, RefusesASelectorWithoutAMatchBeforeAnyWork) {
+  const TrainingEnvironment training = training_environment();
+  RunOptions options;
+  options.training = &training;
+  const std::unique_ptr<AnyOptions> defaults = pass().default_options();
+  for (const Field& field : defaults->fields()) {
+    if (field.selector() == nullptr) continue;
+    Model model = network();
+    const Recipe recipe = testing::recipe_of("train{during=[{pass=" + GetParam() + "," +
+                                             field.name + "=no.such.layer}]}");
+    const Problems problems = check_recipe(recipe, model, options);
+    ASSERT_EQ(problems.size(), 1u);
+    EXPECT_THAT(problems.list()[0].what(),
+                ::testing::AllOf(::testing::HasSubstr("selects none of the model's 2 weights"),
+                                 ::testing::HasSubstr("/steps/0/train/during/0/" + field.name)));
+  }
+}
+
+std::vector<std::string> ids(bool steps, bool hooks) {
+  std::vector<std::string> chosen;
+  for (const Pass* pass : testing::passes().passes()) {
+    if (pass->info().id == kTrainId) continue;  // tests/train has its own
+    if (pass->is_hook() ? hooks : steps) chosen.emplace_back(pass->info().id);
+  }
+  return chosen;
+}
+
+std::string test_name(const ::testing::TestParamInfo<std::string>& info) {
+  std::string name = info.param;
+  std::replace(name.begin(), name.end(), '.', '_');
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, PassLaw, ::testing::ValuesIn(ids(true, true)), test_name);
+INSTANTIATE_TEST_SUITE_P(All, StepLaw, ::testing::ValuesIn(ids(true, false)), test_name);
+INSTANTIATE_TEST_SUITE_P(All, HookLaw, ::testing::ValuesIn(ids(false, true)), test_name);
 
 }  // namespace
 }  // namespace compress
