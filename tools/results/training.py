@@ -64,7 +64,7 @@ EXPERIMENTS = [
                settings=["variables.labels=1", "variables.logits=0", f"variables.teacher={TEACHER}"], schedule="8 epochs from scratch"),
     Experiment("resnet20-distilled", "student of ResNet-56", "papers/hinton-2015-resnet20", "zoo:resnet20-cifar10",
                settings=[f"variables.teacher={TEACHER}"], schedule="8 epochs from scratch"),
-    Experiment("resnet20-int4", "int4 weights, round to nearest", "quantize/weights_cifar10", RESNET20, schedule="no training"),
+    Experiment("resnet20-int4", "int4 weights, round to nearest", "models/cifar10-int4-rounded", RESNET20, schedule="no training"),
     Experiment("resnet20-qat4", "int4 weights, trained (QAT)", "quantize/qat", RESNET20, "8.54 (DoReFa W4, 200 epochs)",
                schedule="4 epochs"),
 ]
