@@ -23,7 +23,7 @@ LOGS = ROOT / "docs/results/training"
 MODELS = ROOT / "build/results"
 LATHE = os.environ.get("LATHE_BIN", str(ROOT / "build/release/tools/lathe"))
 TEACHER = os.environ.get("LATHE_TEACHER", str(ROOT / "../shared/checkpoints/resnet56-cifar10.th"))
-RESNET20 = str(ROOT / "models/resnet20-cifar10.safetensors")
+RESNET20 = str(ROOT / "recipes/checkpoints/resnet20-cifar10.safetensors")
 
 
 class Experiment:
