@@ -122,7 +122,8 @@ const OptionType& option_type(const OneOf<Choices...>*) {
   return type;
 }
 
-/// Any struct with `visit` that says `using IsOptions = void`.
+/// Any struct with `visit` that says `using IsOptions = void`, in the namespace `compress` itself:
+/// it is there that a member's type is looked up (an unnamed namespace would hide this).
 template <class Struct, class = typename Struct::IsOptions>
 const OptionType& option_type(const Struct*) {
   static const detail::StructType type(

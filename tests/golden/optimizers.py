@@ -4,8 +4,9 @@ Run once with torch 2.13:
     python tests/golden/optimizers.py
 
 `gradients` are given, so nothing depends on a model. `schedules` are the rates (of a rate of 1) before
-each step; `runs` are the parameters after each step, the rates of the steps, and the norms that
-clip_grad_norm_ returned. Options are written as in a recipe.
+each step; `runs` are the parameters after each step, the rates of the steps, the norms that
+clip_grad_norm_ returned, and `final`, the last parameters of the same run in float64. Options are
+written as in a recipe.
 
 Lathe's schedules count optimizer steps, so torch's schedulers are stepped after every optimizer step:
     step        StepLR(every * steps_per_epoch)
@@ -121,14 +122,14 @@ OPTIMIZERS = [
 ]
 
 
-def run(options, schedule, clip):
-    parameters = {name: torch.tensor(value, requires_grad=True) for name, value in INITIAL.items()}
+def run(options, schedule, clip, dtype=torch.float32):
+    parameters = {name: torch.tensor(value, dtype=dtype, requires_grad=True) for name, value in INITIAL.items()}
     optimizer = optimizer_of(options, list(parameters.values()))
     (settings,) = options.values()
     result = {"optimizer": options, "schedule": schedule, "clip": clip, "rates": [], "norms": [], "parameters": []}
     for step, rate in enumerate(rates_of(schedule, settings["lr"])):
         for name, values in gradients(step).items():
-            parameters[name].grad = torch.tensor(values)
+            parameters[name].grad = torch.tensor(values, dtype=dtype)
         if clip is not None:
             norm = torch.nn.utils.clip_grad_norm_(list(parameters.values()), clip, foreach=False)
             result["norms"].append(norm.item())
@@ -136,6 +137,8 @@ def run(options, schedule, clip):
         result["rates"].append(rate)
         optimizer.step()
         result["parameters"].append({name: p.flatten().tolist() for name, p in parameters.items()})
+    if dtype == torch.float32:
+        result["final"] = run(options, schedule, clip, torch.float64)["parameters"][-1]
     return result
 
 

@@ -7,8 +7,12 @@
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/grad_mode.h>
 
 #include <gmock/gmock.h>
+
+#include <cmath>
+#include <limits>
 
 namespace compress {
 namespace {

@@ -10,9 +10,6 @@
 #include <nlohmann/json.hpp>
 
 namespace compress {
-namespace {
-
-using ::testing::HasSubstr;
 
 struct InnerOptions {
   using IsOptions = void;
@@ -40,6 +37,10 @@ struct OuterOptions {
     field("inner", inner, "A struct.");
   }
 };
+
+namespace {
+
+using ::testing::HasSubstr;
 
 std::string read(const std::string& text, OptionsOf<OuterOptions>& options) {
   Problems problems;
@@ -133,7 +134,7 @@ TEST(NestedOptions, RefusesWrongTypes) {
   EXPECT_EQ(read(R"({"inner": "size"})"),
             "/steps/0/train/inner: \"size\" is not an object of options\n");
   EXPECT_EQ(read(R"({"groups": {"freeze": true}})"),
-            "/steps/0/train/groups: an object is not a list\n");
+            "/steps/0/train/groups: {\"freeze\":true} is not a list\n");
 }
 
 TEST(NestedOptions, ChecksTheRulesOfTheChosenStruct) {
