@@ -8,6 +8,7 @@
 #include "tests/support/pass_fixture.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <gmock/gmock.h>
 
