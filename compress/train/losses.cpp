@@ -33,26 +33,26 @@ const at::Tensor& labels_of(const LossBatch& batch) {
               "train on labelled data or leave the loss out");
 }
 
-void require_classes(const at::Tensor& labels, const at::Tensor& logits) {
+// Class numbers that the logits lack. On a GPU an operator would stop the whole process, and
+// looking at the labels waits for it: there only the first batch is checked.
+const at::Tensor& class_labels_of(const LossBatch& batch) {
   constexpr int64_t kIgnored = -100;
-  if (labels.is_floating_point() || labels.numel() == 0) return;
+  const at::Tensor& labels = labels_of(batch);
+  if (labels.is_floating_point() || !(labels.is_cpu() || batch.epoch == 0)) return labels;
   const at::Tensor real = labels.masked_select(labels.ne(kIgnored));
-  if (real.numel() == 0) return;
+  if (real.numel() == 0) return labels;
   const int64_t lowest = real.min().item<int64_t>(), highest = real.max().item<int64_t>();
-  if (lowest >= 0 && highest < logits.size(-1)) return;
-  throw Error(ErrorCode::kInvalidArgument,
-              fmt::format("label {} is outside the model's {} classes",
-                          lowest < 0 ? lowest : highest, logits.size(-1)));
+  const int64_t classes = first_output(batch.student).size(-1);
+  if (lowest >= 0 && highest < classes) return labels;
+  throw Error(ErrorCode::kInvalidArgument, fmt::format("label {} is outside the model's {} classes",
+                                                       lowest < 0 ? lowest : highest, classes));
 }
 
-// Terms against labels, and what each can refuse with the first batch at hand.
+// Terms against labels.
 
 at::Tensor term(const CrossEntropyOptions& options, const LossBatch& batch) {
-  return cross_entropy(first_output(batch.student), labels_of(batch), options.label_smoothing);
-}
-
-void check(const CrossEntropyOptions&, const LossBatch& batch) {
-  require_classes(labels_of(batch), first_output(batch.student));
+  return cross_entropy(first_output(batch.student), class_labels_of(batch),
+                       options.label_smoothing);
 }
 
 at::Tensor term(const MeanSquaredErrorOptions&, const LossBatch& batch) {
@@ -60,8 +60,6 @@ at::Tensor term(const MeanSquaredErrorOptions&, const LossBatch& batch) {
   return mean_squared_error(first_output(batch.student),
                             labels.defined() ? labels : batch.batch.inputs.at(0));
 }
-
-void check(const MeanSquaredErrorOptions&, const LossBatch&) {}
 
 template <class Options>
 class LabelLoss final : public Loss {
@@ -73,7 +71,6 @@ class LabelLoss final : public Loss {
     const at::NoGradGuard no_grad;
     try {
       term(options_, batch);
-      check(options_, batch);
     } catch (const Error& error) {
       throw error.within(Options::kName);
     }
@@ -92,21 +89,15 @@ at::Tensor term(const DistillLogitsOptions& options, const LossBatch& batch,
                    options.reduction);
 }
 
-void check(const DistillLogitsOptions&, const LossBatch&) {}
-
 at::Tensor term(const DecoupledOptions& options, const LossBatch& batch,
                 const Activations& teacher) {
   const at::Tensor loss =
-      decoupled_kd(first_output(batch.student), first_output(teacher), labels_of(batch),
+      decoupled_kd(first_output(batch.student), first_output(teacher), class_labels_of(batch),
                    options.alpha, options.beta, options.temperature);
   if (options.warmup_epochs == 0) return loss;
   // mdistiller counts epochs from 1.
   const double begun = std::floor(batch.epoch) + 1;
   return loss * std::min(begun / static_cast<double>(options.warmup_epochs), 1.0);
-}
-
-void check(const DecoupledOptions&, const LossBatch& batch) {
-  require_classes(labels_of(batch), first_output(batch.student));
 }
 
 at::Tensor term(const AttentionOptions& options, const LossBatch& batch,
@@ -117,22 +108,16 @@ at::Tensor term(const AttentionOptions& options, const LossBatch& batch,
                        });
 }
 
-void check(const AttentionOptions&, const LossBatch&) {}
-
 at::Tensor term(const FeatureErrorOptions& options, const LossBatch& batch,
                 const Activations& teacher) {
   return sum_over_taps(options.taps, batch.student, teacher,
                        options.metric == FeatureMetric::kRelative ? feature_error : cosine_error);
 }
 
-void check(const FeatureErrorOptions&, const LossBatch&) {}
-
 at::Tensor term(const SimilarityOptions& options, const LossBatch& batch,
                 const Activations& teacher) {
   return sum_over_taps({options.tap}, batch.student, teacher, similarity_preserving);
 }
-
-void check(const SimilarityOptions&, const LossBatch&) {}
 
 at::Tensor term(const RelationsOptions& options, const LossBatch& batch,
                 const Activations& teacher) {
@@ -145,8 +130,6 @@ at::Tensor term(const RelationsOptions& options, const LossBatch& batch,
                          return loss;
                        });
 }
-
-void check(const RelationsOptions&, const LossBatch&) {}
 
 template <class Options>
 class TeacherLoss final : public Loss {
@@ -170,7 +153,6 @@ class TeacherLoss final : public Loss {
       if (kOfLogits) require_same_logits(batch.student, teacher_of(batch, name), name);
     }
     compute(batch);
-    check(options_, batch);
   }
 
   at::Tensor compute(const LossBatch& batch) override {

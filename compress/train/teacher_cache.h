@@ -20,8 +20,8 @@ namespace compress {
 
 /// Whose logits, of what.
 struct TeacherCacheKey {
-  std::string teacher;  ///< digest of the model, and of whatever else its numbers depend on
-  std::string data;     ///< the data set and its transforms, in words
+  std::string teacher;  ///< digest of the model, and of what else its numbers depend on (autocast)
+  std::string data;     ///< the data set and its transforms, in words: what sample i looks like
   uint64_t seed = 0;    ///< of the augmentation
   bool augmented = false;
 };

@@ -131,7 +131,7 @@ TEST(TeacherCache, RefusesAFileThatIsCutOffOrNotItsOwn) {
     return find(kPlain, 6);
   };
   EXPECT_THAT(changed("0123abcd", "0123abce"), HasSubstr("belongs to another run: `teacher`"));
-  EXPECT_THAT(changed("[5]", "[6]"), HasSubstr("bytes long"));
+  EXPECT_THAT(changed("[5]", "[9]"), HasSubstr("bytes long"));
   EXPECT_THAT(changed("[5]", "[0]"), HasSubstr("impossible sizes"));
   EXPECT_THAT(changed("[5]}", "[5]?"), HasSubstr(path.string()));
   EXPECT_THAT(changed("teacher logits 1", "teacher logits 2"), HasSubstr("no file of a teacher"));

@@ -5,6 +5,7 @@
 #include "compress/data/loader.h"
 #include "compress/data/tensors.h"
 #include "compress/graph/digest.h"
+#include "compress/graph/text.h"
 #include "tests/train/training_fixture.h"
 
 #include <ATen/ATen.h>
@@ -196,6 +197,7 @@ TEST_P(Resumed, EndsInTheSameBytesAsAnUndisturbedRun) {
   Model second = conv_network();
   const TrainResult result = train_model(second, options, environment, GetParam());
   EXPECT_EQ(result.steps, 9);
+  EXPECT_EQ(print(second), print(undisturbed));
   EXPECT_EQ(model_digest(second), model_digest(undisturbed));
 }
 
