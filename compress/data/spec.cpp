@@ -86,7 +86,8 @@ Json short_form_json(std::string_view text) {
       } else {
         throw Error(ErrorCode::kInvalidArgument,
                     fmt::format("`{}` is not key=value in `{}`", parts[i], text), "data",
-                    fmt::format("for example {}:{},key=value", name, kind->required.front()));
+                    fmt::format("for example {}:{},key=value; a list is key=[a,b]", name,
+                                kind->required.front()));
       }
     }
   }
