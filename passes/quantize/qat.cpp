@@ -85,8 +85,12 @@ class QatHook final : public TrainingHook {
       Value* buffer =
           model.add_tensor(error, at::zeros_like(weight.effective()), TensorRole::kBuffer);
       Node* layer = first_user(model, weight.value());
-      Node* sum = model.graph().insert(
-          layer, {"aten::add.Tensor", {weight.value(), buffer}, {}, {}, 1, weight.module_path()});
+      Node* sum = model.graph().insert(layer, {"aten::add.Tensor",
+                                               {weight.value(), buffer},
+                                               {},
+                                               weight.name() + "_rounded",
+                                               1,
+                                               weight.module_path()});
       sum->output()->type = buffer->type;
       model.graph().replace_uses(weight.value(), sum->output(), sum);
       if (options_.activations > 0) observe_input(model, *layer, weight);
