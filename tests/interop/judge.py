@@ -124,7 +124,9 @@ class Judge:
         module = program.module()
         loss = self.loss(module)
         loss.backward()
-        gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+        # Under all names: which of a tied parameter's comes first is nobody's promise.
+        everything = module.named_parameters(remove_duplicate=False)
+        gradients = {name: p.grad for name, p in everything if p.grad is not None}
         return gradients, module, loss.detach()
 
     def load(self, folder: pathlib.Path):
