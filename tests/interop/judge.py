@@ -124,9 +124,12 @@ class Judge:
         module = program.module()
         loss = self.loss(module)
         loss.backward()
-        # Under all names: which of a tied parameter's comes first is nobody's promise.
-        everything = module.named_parameters(remove_duplicate=False)
-        gradients = {name: p.grad for name, p in everything if p.grad is not None}
+        # A tied parameter is loaded as several on one storage; which of them the program uses is nobody's promise.
+        names, gradients = {}, {}
+        for name, parameter in sorted(module.named_parameters(remove_duplicate=False)):
+            name = names.setdefault(parameter.data_ptr(), name)
+            if parameter.grad is not None:
+                gradients[name] = gradients.get(name, 0) + parameter.grad
         return gradients, module, loss.detach()
 
     def load(self, folder: pathlib.Path):

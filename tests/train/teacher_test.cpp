@@ -122,8 +122,8 @@ TEST(Teacher, TheLossIsTheSameWithACacheBitForBit) {
   const ScratchDir scratch;
   at::manual_seed(4);
   const DatasetPtr images = tensor_dataset({at::randn({12, 3, 32, 32})}, {}, "twelve");
-  const Model student = zoo::build("resnet20-cifar10", 1);
-  Teacher with("t", zoo::build("resnet20-cifar10", 2)), without("t", with.model().clone());
+  const Model student = zoo::build("resnet20-cifar10{seed=1}");
+  Teacher with("t", zoo::build("resnet20-cifar10{seed=2}")), without("t", with.model().clone());
   with.use_cache(
       std::make_unique<TeacherCache>(scratch.path(), TeacherCacheKey{"abc", "twelve"}, 12));
   const std::unique_ptr<Loss> loss = make_loss(DistillLogitsOptions{});
