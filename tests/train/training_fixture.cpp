@@ -49,8 +49,13 @@ return output = linear
 DatasetPtr toy_data(std::vector<int64_t> sizes, int64_t samples, int64_t classes) {
   at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(7);
   sizes.insert(sizes.begin(), samples);
-  const at::Tensor inputs = at::randn(sizes, generator);
-  const at::Tensor rows = inputs.reshape({samples, -1});
+  // Images are noise around a colour, which is all that their label depends on.
+  const at::Tensor rows = at::randn({samples, sizes[1]}, generator);
+  std::vector<int64_t> flat(sizes.size(), 1);
+  flat[0] = samples;
+  flat[1] = sizes[1];
+  const at::Tensor inputs =
+      sizes.size() == 2 ? rows : rows.view(flat) + at::randn(sizes, generator).mul_(0.3);
   const at::Tensor truth = at::randn({rows.size(1), classes}, generator);
   return tensor_dataset({inputs}, rows.matmul(truth).argmax(1), "toys");
 }
