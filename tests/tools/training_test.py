@@ -103,7 +103,7 @@ class Training(LatheTest):
     def test_data_that_does_not_fit_is_named(self):
         images(self.path("data.safetensors"), classes=30)
         self.fails(WRONG_COMMAND, "apply", "r.json", MODEL, "-o", "o.pt2", says="label")
-        self.write("r.json", recipe(losses=["cross_entropy", {"hint": {"taps": ["layer9"]}}]))
+        self.write("r.json", recipe(losses=["cross_entropy", {"hint": {"tap": "layer9"}}]))
         self.fails(WRONG_COMMAND, "apply", "r.json", MODEL, "-o", "o.pt2", says="layer9")
 
     def test_a_step_that_trains_wants_a_hook_only_inside(self):
