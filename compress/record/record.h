@@ -65,13 +65,9 @@ bool try_forward(Module& module, const std::vector<at::Tensor>& inputs,
   }
 }
 
-}  // namespace detail
-
-/// As `record_function`, for a module whose `forward` takes one to four tensors: its parameters and
-/// buffers become the model's, under their dotted names.
 template <class Module>
-Model record(Module& module, const std::vector<at::Tensor>& inputs,
-             const RecordOptions& options = {}) {
+Model record_module(Module& module, const std::vector<at::Tensor>& inputs,
+                    const RecordOptions& options) {
   std::vector<NamedTensor> tensors;
   const auto add = [&](const auto& items, TensorRole role) {
     for (const auto& item : items) {
@@ -85,11 +81,10 @@ Model record(Module& module, const std::vector<at::Tensor>& inputs,
   add(module.named_buffers(), TensorRole::kBuffer);
   const auto forward = [&](const std::vector<at::Tensor>& arguments) {
     std::vector<at::Tensor> outputs;
-    const bool ran =
-        detail::try_forward(module, arguments, std::make_index_sequence<1>(), outputs) ||
-        detail::try_forward(module, arguments, std::make_index_sequence<2>(), outputs) ||
-        detail::try_forward(module, arguments, std::make_index_sequence<3>(), outputs) ||
-        detail::try_forward(module, arguments, std::make_index_sequence<4>(), outputs);
+    const bool ran = try_forward(module, arguments, std::make_index_sequence<1>(), outputs) ||
+                     try_forward(module, arguments, std::make_index_sequence<2>(), outputs) ||
+                     try_forward(module, arguments, std::make_index_sequence<3>(), outputs) ||
+                     try_forward(module, arguments, std::make_index_sequence<4>(), outputs);
     if (!ran) {
       throw Error(
           ErrorCode::kInvalidArgument,
@@ -99,6 +94,21 @@ Model record(Module& module, const std::vector<at::Tensor>& inputs,
     return outputs;
   };
   return record_function(forward, inputs, tensors, options);
+}
+
+}  // namespace detail
+
+/// As `record_function`, for a module (or a holder of one, such as torch::nn::Sequential) whose
+/// `forward` takes one to four tensors: its parameters and buffers become the model's, under their
+/// dotted names.
+template <class Module>
+Model record(Module& module, const std::vector<at::Tensor>& inputs,
+             const RecordOptions& options = {}) {
+  if constexpr (requires { module.ptr(); }) {
+    return record(*module, inputs, options);
+  } else {
+    return detail::record_module(module, inputs, options);
+  }
 }
 
 }  // namespace compress

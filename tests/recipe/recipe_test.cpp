@@ -52,8 +52,7 @@ TEST(Recipe, ReportsAllProblemsAtOnce) {
             "  r.json: /steps/2: a step without `pass` (is `pas` meant to be `pass`?)\n"
             "  r.json: /steps/3: 3 is not a step (a step looks like {\"pass\": "
             "\"prune.magnitude\", \"sparsity\": 0.5})\n"
-            "  r.json: /steps/4/train: needs the trainer, which this version lacks (leave the step "
-            "out, or train the model elsewhere)");
+            "  r.json: /steps/4/train: these passes have no trainer among them");
 }
 
 TEST(Recipe, RefusesARecipeWithoutVersionOrSteps) {

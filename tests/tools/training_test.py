@@ -103,6 +103,7 @@ class Training(LatheTest):
     def test_data_that_does_not_fit_is_named(self):
         images(self.path("data.safetensors"), classes=30)
         self.fails(WRONG_COMMAND, "apply", "r.json", MODEL, "-o", "o.pt2", says="label")
+        images(self.path("data.safetensors"))
         self.write("r.json", recipe(losses=["cross_entropy", {"hint": {"tap": "layer9"}}]))
         self.fails(WRONG_COMMAND, "apply", "r.json", MODEL, "-o", "o.pt2", says="layer9")
 

@@ -18,8 +18,8 @@ Model linear_network();
 /// Two convolutions with batch norm and a linear layer, `[batch, 3, 8, 8] -> [batch, 4]`.
 Model conv_network();
 
-/// Random inputs of the given sizes with labels that a linear function of them, or of the colours of
-/// images, decides.
+/// Random inputs of the given sizes with labels that a linear function of them, or of the colours
+/// of images, decides.
 DatasetPtr toy_data(std::vector<int64_t> sizes, int64_t samples, int64_t classes = 4);
 
 /// An environment in which every data entry is `data`.
