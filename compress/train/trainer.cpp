@@ -26,6 +26,7 @@
 #include <chrono>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 namespace compress {
 namespace {
@@ -41,6 +42,24 @@ struct EpochSums {
     return {json.at("samples").get<int64_t>(), json.at("loss").get<double>(),
             json.at("terms").get<std::map<std::string, double>>()};
   }
+};
+
+// Where the time of an epoch goes.
+class Stopwatch {
+ public:
+  void start() { last_ = Clock::now(); }
+  /// Everything since the last call is due to `part`.
+  void lap(const char* part) {
+    const Clock::time_point now = Clock::now();
+    seconds_[part] += std::chrono::duration<double>(now - last_).count();
+    last_ = now;
+  }
+  std::map<std::string, double> take() { return std::exchange(seconds_, {}); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point last_;
+  std::map<std::string, double> seconds_;
 };
 
 class Run {
@@ -237,22 +256,28 @@ class Run {
 
   // One step of the optimizer, over the next `batches` batches.
   void run_step(int64_t batches) {
+    watch_.start();
     session_->before_forward();
+    watch_.lap("passes");
     for (int64_t i = 0; i < batches; ++i) {
       std::optional<Batch> batch = loader_->next();
       COMPRESS_CHECK(batch.has_value(), "the epoch has the batches that the loader announced");
+      watch_.lap("data");
       backward(on_device(std::move(*batch)), static_cast<double>(batches));
       ++batch_;
     }
     session_->after_backward();
+    watch_.lap("passes");
     if (options_.clip_norm > 0 && !std::isfinite(optimizer_->clip(options_.clip_norm))) {
       throw Error(ErrorCode::kRunFailed, "the gradients are not finite", step_name(),
                   "lower the learning rate");
     }
     if (!session_->step()) optimizer_->step(schedule_->factor(session_->clock().step));
+    optimizer_->zero_grad();
+    watch_.lap("optimizer");
     session_->after_step();
     average_->update(model_);
-    optimizer_->zero_grad();
+    watch_.lap("passes");
   }
 
   void backward(const Batch& batch, double batches) {
@@ -281,7 +306,9 @@ class Run {
                               first_not_finite(model_, batch.inputs)),
                   step_name(), "lower the learning rate, warm up, or clip gradients");
     }
+    watch_.lap("forward");
     (batches > 1 ? loss.div(batches) : loss).backward();
+    watch_.lap("backward");
     const auto samples = static_cast<double>(batch.size());
     sums_.samples += batch.size();
     sums_.loss += value * samples;
@@ -297,7 +324,8 @@ class Run {
         {"step", session_->clock().step},
         {"lr", optimizer_->learning_rate() * schedule_->factor(session_->clock().step - 1)},
         {"loss", result_.loss},
-        {"samples_per_second", result_.samples_per_second}};
+        {"samples_per_second", result_.samples_per_second},
+        {"seconds", watch_.take()}};
     for (const auto& [name, sum] : sums_.terms) line["terms"][name] = sum / samples;
     const bool last = epoch_ + 1 == options_.epochs;
     if (validation_ && (last || (epoch_ + 1) % options_.validate_every == 0)) {
@@ -391,6 +419,7 @@ class Run {
 
   int64_t epoch_ = 0, batch_ = 0;  // done
   EpochSums sums_;
+  Stopwatch watch_;
   TrainResult result_;
 };
 
