@@ -111,6 +111,11 @@ class Run {
     if (!options_.validation.empty()) {
       validation_ = environment_.open_data(options_.validation, false);
       require_fit(model_, validation_->info());
+      if (validation_->info().augmented) {
+        throw Error(ErrorCode::kInvalidArgument,
+                    fmt::format("the validation data `{}` is augmented", options_.validation), {},
+                    "add \"augment\": false to the `take` or `drop` that makes it");
+      }
     }
     loader_.emplace(data_, LoaderOptions{.batch_size = options_.batch_size,
                                          .shuffle = true,

@@ -2,8 +2,10 @@
 
 #include "compress/encoding.h"
 #include "compress/train/session.h"
+#include "compress/train/training_pass.h"
 #include "compress/weight.h"
 #include "passes/quantize/round_to_nearest.h"
+#include "tests/support/models.h"
 #include "tests/support/pass_fixture.h"
 #include "tests/train/training_fixture.h"
 
@@ -76,6 +78,102 @@ TEST(Session, RefusesAPassThatIsNoHook) {
 TEST(PruneGradual, RefusesToBeAStepOfItsOwn) {
   Model model = linear_network();
   EXPECT_THAT(testing::refusal("prune.gradual", model), ::testing::HasSubstr("during"));
+}
+
+// A method that uses all that the interface gives: it owns the update, adds to the loss, and
+// removes a unit of the hidden layer in mid-training.
+struct OddOptions {
+  bool own_update = false;
+  int64_t remove_at = 0;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("own_update", own_update, "Whether it steps instead of the optimizer.");
+    field("remove_at", remove_at, "After which step a unit goes; 0: never.");
+  }
+};
+
+class OddHook final : public TrainingHook {
+ public:
+  explicit OddHook(OddOptions options) : options_(options) {}
+  at::Tensor loss_term(Training& training) override {
+    return training.model.tensor("a.weight").square().sum().mul(0.01);
+  }
+  bool step(Training& training) override {
+    if (!options_.own_update) return false;
+    const at::NoGradGuard no_grad;
+    for (const NamedTensor& named : training.model.tensors()) {
+      at::Tensor(named.tensor).sub_(named.tensor.grad().sign(), 0.001);
+    }
+    return true;
+  }
+  void after_step(Training& training) override {
+    if (training.clock.step != options_.remove_at) return;
+    drop(training, "a.weight", 0);
+    drop(training, "b.weight", 1);
+  }
+  void finish(Training&) override {}
+
+ private:
+  static void drop(Training& training, const std::string& name, int64_t dim) {
+    const auto smaller = [dim](const at::Tensor& tensor) {
+      return tensor.detach().slice(dim, 0, tensor.size(dim) - 1).clone();
+    };
+    training.model.set_tensor(name, smaller(training.model.tensor(name)));
+    training.replaced(name, smaller);
+  }
+  OddOptions options_;
+};
+
+class Odd final : public TrainingPassWith<OddOptions> {
+ public:
+  static constexpr PassInfo kInfo{"test.odd", "Does what no method does", Needs::kTraining};
+  std::unique_ptr<TrainingHook> hook(const Options& options) const override {
+    return std::make_unique<OddHook>(options);
+  }
+};
+
+Model two_layers() {
+  return testing::parse_filled(R"(
+input x : f32[batch,8]
+parameter a.weight : f32[6,8]
+parameter b.weight : f32[4,6]
+a = aten::linear(x, a.weight, none) : f32[batch,6] @ a
+relu = aten::relu(a) : f32[batch,6]
+b = aten::linear(relu, b.weight, none) : f32[batch,4] @ b
+return output = b
+)");
+}
+
+TrainResult train_oddly(Model& model, const std::string& options, const std::string& train_json) {
+  PassRegistry registry;
+  registry.add(make_pass<Odd>());
+  PassContext context(1);
+  const Recipe recipe = load_recipe("test.odd{" + options + "}", registry);
+  return train(model, train_options(train_json), recipe.steps, environment_of(toy_data({8}, 64)),
+               context);
+}
+
+TEST(Hooks, MayOwnTheUpdate) {
+  Model model = two_layers();
+  const Model before = two_layers();
+  train_oddly(model, "own_update=true", R"({"batch_size": 32, "optimizer": {"sgd": {"lr": 100}}})");
+  const at::Tensor moved = (model.tensor("a.weight") - before.tensor("a.weight")).abs();
+  EXPECT_LE(moved.max().item<double>(), 0.0021);  // two steps of 0.001
+  EXPECT_GT(moved.max().item<double>(), 0.0009);
+}
+
+TEST(Hooks, MayRemoveAUnitWhileTheOptimizerKeepsItsState) {
+  for (const char* optimizer : {R"("sgd")", R"({"adamw": {"lr": 0.01}})"}) {
+    Model model = two_layers();
+    const TrainResult result =
+        train_oddly(model, "remove_at=3",
+                    std::string(R"({"epochs": 4, "batch_size": 32, "ema": 0.5, "optimizer": )") +
+                        optimizer + "}");
+    EXPECT_EQ(result.steps, 8);
+    EXPECT_EQ(model.tensor("a.weight").sizes(), (std::vector<int64_t>{5, 8}));
+    EXPECT_EQ(model.tensor("b.weight").sizes(), (std::vector<int64_t>{4, 5}));
+  }
 }
 
 }  // namespace

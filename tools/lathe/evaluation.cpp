@@ -55,6 +55,13 @@ RecipeData open_recipe_data(const compress::Recipe& recipe, const RecipeSections
   const DataSection& section = sections.data;
   const auto open = [&](const std::string& name) { return open_entry(recipe, sections, name); };
   if (!recipe.evaluate.is_null()) opened.test = open(opened.evaluate.data);
+  if (opened.test && opened.test->info().augmented) {
+    throw compress::Error(
+        compress::ErrorCode::kInvalidArgument,
+        fmt::format("`{}` is augmented, so the figure would be of distorted images",
+                    opened.evaluate.data),
+        "/evaluate/data", "name an entry without `augment`");
+  }
   if (section.contains("calibration")) opened.calibration = open("calibration");
   return opened;
 }
