@@ -80,6 +80,9 @@ class SafetensorsFile {
 NamedTensors load_sharded_safetensors(const std::filesystem::path& index,
                                       Metadata* metadata = nullptr);
 
+/// The files that such an index names, without opening them.
+std::vector<std::filesystem::path> safetensors_shards(const std::filesystem::path& index);
+
 /// True if the file begins like safetensors: a plausible header size, then `{`.
 bool is_safetensors(const MappedFile& file);
 
