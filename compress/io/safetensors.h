@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -107,6 +108,7 @@ class SafetensorsWriter {
   /// The same in pieces: `like` says dtype and sizes, and the elements follow in row-major order.
   void begin(const std::string& name, const at::Tensor& like);
   void append(const at::Tensor& piece);
+  void append(std::span<const std::byte> piece);
   /// Notes a further name for a tensor that was added.
   void add_tie(const std::string& alias, const std::string& name);
   void set_metadata(const std::string& key, const std::string& value);
