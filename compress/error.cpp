@@ -33,6 +33,15 @@ size_t edit_distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
+template <class Predicate>
+std::string shortest_that(const std::vector<std::string>& candidates, const Predicate& holds) {
+  std::string best;
+  for (const std::string& name : candidates) {
+    if (holds(name) && (best.empty() || name.size() < best.size())) best = name;
+  }
+  return best;
+}
+
 }  // namespace
 
 Error::Error(ErrorCode code, std::string message, std::string where, std::string hint)
@@ -50,7 +59,15 @@ Error Error::within(std::string_view outer) const {
 }
 
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
-  std::string best;
+  // `resnet20` is the beginning of `resnet20-cifar10`, not a slip of the pen for `resnet50`.
+  std::string best = shortest_that(candidates, [&](const std::string& name) {
+    return word.size() >= 3 && name.starts_with(word);
+  });
+  if (!best.empty()) return best;
+  best = shortest_that(candidates, [&](const std::string& name) {
+    return word.size() >= 4 && name.find(word) != name.npos;
+  });
+  if (!best.empty()) return best;
   // A third of the word may be mistyped, but at least two letters: "sparsty", "bit" for "bits".
   size_t best_distance = std::max<size_t>(2, word.size() / 3) + 1;
   for (const std::string& candidate : candidates) {

@@ -41,7 +41,7 @@ class Error : public std::runtime_error {
   std::string message_, where_, hint_;
 };
 
-/// The candidate nearest to `word` by edit distance, or empty if none is near enough to be meant.
+/// The candidate that begins with `word`, else contains it, else is nearest by edits; or empty.
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
 
 /// "did you mean `nearest`?", or empty.

@@ -19,6 +19,7 @@
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
+#include <algorithm>
 #include <iostream>
 #include <iterator>
 #include <set>
@@ -62,10 +63,12 @@ std::string what_fits(const StateDict& weights) {
              : "the file holds weights without a graph; architectures that fit:" + fitting;
 }
 
+bool is_index(const std::string& path) { return path.ends_with(".index.json"); }
+
 // Weights from any file but exported programs.
 StateDict read_weights(const std::shared_ptr<MappedFile>& file, const std::string& path) {
   StateDict weights;
-  if (path.ends_with(".index.json")) {
+  if (is_index(path)) {
     weights = load_state_dict(std::filesystem::path(path));
   } else if (is_safetensors(*file) && has_own_names(SafetensorsFile(file).metadata())) {
     return read_own_file(file);
@@ -216,12 +219,20 @@ Model load_checkpoint(const std::filesystem::path& path) {
 }
 
 int64_t model_file_bytes(const std::filesystem::path& path) {
-  const auto bytes = static_cast<int64_t>(std::filesystem::file_size(path));
-  if (path.extension() != ".safetensors") return bytes;
+  auto bytes = static_cast<int64_t>(std::filesystem::file_size(path));
+  std::vector<std::filesystem::path> parts;
+  if (is_index(path.string())) {
+    parts = safetensors_shards(path);
+    for (const auto& part : parts) bytes += static_cast<int64_t>(std::filesystem::file_size(part));
+  } else if (path.extension() == ".safetensors") {
+    parts.push_back(path);
+  }
   const std::filesystem::path beside = configuration_of(path);
   std::error_code ignored;
   const bool is_needed = std::filesystem::exists(beside, ignored) &&
-                         needs_configuration(read_own_file(MappedFile::open(path)));
+                         std::any_of(parts.begin(), parts.end(), [](const auto& part) {
+                           return needs_configuration(read_own_file(MappedFile::open(part)));
+                         });
   return is_needed ? bytes + static_cast<int64_t>(std::filesystem::file_size(beside)) : bytes;
 }
 

@@ -40,7 +40,8 @@ std::vector<std::string> save_model(const Model& model, const std::filesystem::p
 void save_checkpoint(const Model& model, const std::filesystem::path& path);
 Model load_checkpoint(const std::filesystem::path& path);
 
-/// Bytes on disk of a model: the file, and the config.json beside it if it cannot be read without.
+/// Bytes on disk of a model: the file, its shards if it is an index of them, and the config.json
+/// beside it if it cannot be read without.
 int64_t model_file_bytes(const std::filesystem::path& path);
 
 /// Throws what `save_model` would throw for the path, before any work is done: an extension that is

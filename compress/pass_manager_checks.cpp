@@ -75,13 +75,21 @@ std::vector<std::string> output_names(const Model& model) {
 
 }  // namespace
 
+FiniteCheck::Stamp FiniteCheck::stamp_of(const NamedTensor& named) {
+  return {named.tensor.storage().getWeakStorageImpl(), named.tensor.const_data_ptr(),
+          content_version(named.tensor)};
+}
+
+void FiniteCheck::accept(const NamedTensor& named) {
+  seen_.insert_or_assign(named.name, stamp_of(named));
+}
+
 std::string FiniteCheck::problem(const Model& model) {
   constexpr size_t kShown = 3;
   std::vector<std::string> odd;
   for (const NamedTensor& named : model.tensors()) {
     if (!named.tensor.defined() || named.role == TensorRole::kConstant) continue;
-    const Stamp stamp{named.tensor.storage().getWeakStorageImpl(), named.tensor.const_data_ptr(),
-                      content_version(named.tensor)};
+    const Stamp stamp = stamp_of(named);
     const auto [seen, is_new] = seen_.try_emplace(named.name, stamp);
     if (!is_new && seen->second == stamp) continue;
     seen->second = stamp;

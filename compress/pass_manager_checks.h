@@ -21,6 +21,8 @@ class FiniteCheck {
   /// One sentence naming up to three tensors that changed since the last call and are not what they
   /// should be; empty when all are.
   std::string problem(const Model& model);
+  /// Takes a tensor's present contents as looked at and found good.
+  void accept(const NamedTensor& named);
 
  private:
   struct Stamp {
@@ -30,6 +32,7 @@ class FiniteCheck {
     int64_t version = 0;
     bool operator==(const Stamp&) const = default;
   };
+  static Stamp stamp_of(const NamedTensor& named);
   std::unordered_map<std::string, Stamp> seen_;
 };
 

@@ -8,16 +8,14 @@
 #include "compress/io/compressed_tensors.h"
 #include "compress/io/mapped_file.h"
 #include "compress/io/safetensors.h"
-#include "compress/multiversion.h"
 #include "compress/pass_manager.h"
 #include "compress/pass_manager_checks.h"
+#include "compress/stream_output.h"
+#include "compress/stream_scan.h"
 #include "compress/weight.h"
 #include "compress/weights_file.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/count_nonzero.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/mul.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 
@@ -25,67 +23,15 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
+#include <deque>
 #include <utility>
 
 namespace compress {
 namespace {
 
-// Elements that one thread masks at once: they stay in its cache, and LibTorch takes no further
-// threads for so few. A block of them is written at once, and threads meet once a block.
-constexpr int64_t kPiece = 1 << 15;
-constexpr int64_t kBlock = 1 << 21;
-
-// Tensors whose bytes are no multiple of 8 would leave those behind them misaligned; up to this
-// size they wait in memory for the end of the file.
-constexpr size_t kWaitingBytes = 1 << 16;
-
-// Elements that are not zero.
-COMPRESS_MULTIVERSION
-int64_t count_floats(const uint32_t* elements, int64_t size) {
-  int64_t count = 0;
-  for (int64_t i = 0; i < size; ++i) count += (elements[i] << 1) != 0;
-  return count;
-}
-
-// The kept elements and zeros for the others, -0 made plain; returns how many are not zero.
-COMPRESS_MULTIVERSION
-int64_t mask_floats(const uint32_t* elements, const uint8_t* keep, int64_t size, uint32_t* out) {
-  int32_t count = 0;
-  for (int64_t i = 0; i < size; ++i) {
-    const bool is_nonzero = (keep[i] != 0) & ((elements[i] << 1) != 0);
-    out[i] = is_nonzero ? elements[i] : 0;
-    count += is_nonzero;
-  }
-  return count;
-}
-
-const uint32_t* bits_of(const at::Tensor& floats) {
-  return reinterpret_cast<const uint32_t*>(floats.const_data_ptr<float>());
-}
-
-int64_t count_elements(const at::Tensor& tensor) {
-  if (tensor.scalar_type() == at::kFloat && tensor.is_contiguous()) {
-    return count_floats(bits_of(tensor), tensor.numel());
-  }
-  return tensor.count_nonzero().item<int64_t>();
-}
-
-// As Weight::effective: the product with the mask, to which 0 is added for plain zeros.
-int64_t mask_elements(const at::Tensor& elements, const at::Tensor& keep, at::Tensor& out) {
-  if (elements.scalar_type() == at::kFloat) {
-    return mask_floats(
-        bits_of(elements), reinterpret_cast<const uint8_t*>(keep.const_data_ptr<bool>()),
-        elements.numel(), reinterpret_cast<uint32_t*>(out.mutable_data_ptr<float>()));
-  }
-  at::mul_out(out, elements, keep).add_(0);
-  return out.count_nonzero().item<int64_t>();
-}
-
-bool waits(const at::Tensor& tensor) {
-  return tensor.nbytes() % 8 != 0 && tensor.nbytes() <= kWaitingBytes;
-}
+// What may wait to be written beyond that for which there is room beside the two largest tensors.
+constexpr int64_t kAheadBytes = int64_t{1} << 25;
 
 uint64_t header_room(const Recipe& recipe, const Model& model, const Metadata& metadata) {
   constexpr uint64_t kConfiguration = 400, kMessage = 300;  // bytes a layer, more than they take
@@ -170,110 +116,6 @@ class StepTally {
   std::map<std::string, std::pair<double, double>> sums_;
 };
 
-// The output file, and what its metadata will say.
-class Output {
- public:
-  Output(const std::filesystem::path& path, uint64_t header_room) : writer_(path, header_room) {}
-
-  void add(const std::string& name, const at::Tensor& tensor) {
-    order_.push_back(name);
-    if (!waits(tensor)) return writer_.add(name, tensor);
-    waiting_.emplace_back(name, tensor.clone());
-  }
-
-  // The product of a weight and its mask; returns how many elements are not zero.
-  int64_t add_masked(const std::string& name, const at::Tensor& weight, const at::Tensor& mask) {
-    if (waits(weight)) {
-      const at::Tensor product = weight.mul(mask).add_(0);
-      add(name, product);
-      return count_elements(product);
-    }
-    order_.push_back(name);
-    const at::Tensor elements = weight.contiguous().view({-1}), keep = mask.contiguous().view({-1});
-    const int64_t total = elements.numel();
-    at::Tensor block = at::empty({std::min(kBlock, total)}, elements.options());
-    std::atomic<int64_t> nonzeros = 0;
-    writer_.begin(name, weight);
-    for (int64_t start = 0; start < total; start += kBlock) {
-      const int64_t size = std::min(kBlock, total - start);
-      at::parallel_for(0, (size + kPiece - 1) / kPiece, 1, [&](int64_t first, int64_t last) {
-        for (int64_t piece = first; piece < last; ++piece) {
-          const int64_t at = piece * kPiece, length = std::min(kPiece, size - at);
-          at::Tensor part = block.narrow(0, at, length);
-          nonzeros += mask_elements(elements.narrow(0, start + at, length),
-                                    keep.narrow(0, start + at, length), part);
-        }
-      });
-      writer_.append(block.narrow(0, 0, size));
-    }
-    return nonzeros;
-  }
-
-  // The tensors and the configuration of a model in the layout of compressed-tensors.
-  void add_packed(const Model& model) {
-    const CompressedTensors packed = pack_compressed_tensors(model);
-    for (const auto& [name, tensor] : packed.tensors) add(name, tensor);
-    for (const auto& [key, value] : packed.metadata) merge(key, value);
-  }
-
-  void add_tie(std::string alias, std::string name) {
-    ties_.emplace_back(std::move(alias), std::move(name));
-  }
-  // A layer that is not packed, for the configuration.
-  void add_dense(const std::string& name) {
-    constexpr std::string_view kWeight = ".weight";
-    if (name.ends_with(kWeight)) dense_.push_back(name.substr(0, name.size() - kWeight.size()));
-  }
-  bool is_packed() const { return merged_.contains(kQuantizationConfigKey); }
-
-  void finish(const Metadata& metadata) {
-    std::stable_sort(waiting_.begin(), waiting_.end(), [](const auto& a, const auto& b) {
-      return a.second.element_size() > b.second.element_size();
-    });
-    for (const auto& [name, tensor] : waiting_) writer_.add(name, tensor);
-    for (const auto& [alias, name] : ties_) writer_.add_tie(alias, name);
-    for (const auto& [key, value] : metadata) writer_.set_metadata(key, value);
-    if (is_packed()) {
-      merged_[kQuantizationConfigKey]["ignore"] = dense_;
-      writer_.set_metadata("format", "pt");
-    }
-    for (const auto& [key, json] : merged_) writer_.set_metadata(key, json.dump());
-    writer_.list_in_order(order_);
-    writer_.finish();
-  }
-
- private:
-  // Each weight comes with a configuration of its own; groups of one scheme become one.
-  void merge(const std::string& key, const std::string& text) {
-    if (key == "format") return;
-    Json json = Json::parse(text);
-    const auto known = merged_.find(key);
-    if (known == merged_.end()) {
-      merged_[key] = std::move(json);
-    } else if (key != kQuantizationConfigKey) {
-      known->second.update(json);
-    } else {
-      merge_groups(known->second["config_groups"], json["config_groups"].front());
-    }
-  }
-
-  static void merge_groups(Json& groups, const Json& added) {
-    for (Json& group : groups) {
-      if (group["weights"] != added["weights"]) continue;
-      group["targets"].insert(group["targets"].end(), added["targets"].begin(),
-                              added["targets"].end());
-      return;
-    }
-    groups[fmt::format("group_{}", groups.size())] = added;
-  }
-
-  SafetensorsWriter writer_;
-  NamedTensors waiting_;
-  std::vector<std::pair<std::string, std::string>> ties_;
-  std::vector<std::string> order_, dense_;
-  std::map<std::string, Json> merged_;
-};
-
 // One run of a recipe over a file.
 class Stream {
  public:
@@ -295,7 +137,6 @@ class Stream {
     auto digest = digests_.mutable_tensors().begin();
     for (const NamedTensor& tensor : model_.tensors()) {
       take(tensor, *digest++);
-      release_pages(tensor.tensor);
       done += static_cast<int64_t>(tensor.tensor.nbytes());
       if (options_.on_progress) options_.on_progress(done, total);
     }
@@ -305,32 +146,35 @@ class Stream {
 
  private:
   void take(const NamedTensor& tensor, NamedTensor& digest) {
+    output_.wait(bytes_ahead(tensor.tensor));
     Model one = model_of(tensor);
     FiniteCheck finite;
-    std::string odd;
-    int64_t nonzeros = 0;
-    // The hash runs through the tensor on one thread while another looks at its elements.
-    at::parallel_for(0, 2, 1, [&](int64_t first, int64_t last) {
-      if (first == 0) digest.digest = tensor_digest(tensor.tensor.detach());
-      if (last == 2) {
-        odd = finite.problem(one);
-        nonzeros = count_elements(tensor.tensor);
-      }
-    });
+    const TensorScan scan = scan_tensor(tensor.tensor);
+    digest.digest = scan.digest;
     digest.tensor = at::Tensor();
+    if (scan.is_finite.value_or(false)) finite.accept(one.tensors().front());
+    const std::string odd = finite.problem(one);
     if (!odd.empty()) {
       throw Error(ErrorCode::kRunFailed, odd, "the model",
                   "it cannot be compressed; was the training run broken?");
     }
     const bool is_weight = !weights(std::as_const(one)).empty();
-    add_cost(result_.before, cost_of(tensor, nonzeros), is_weight);
+    add_cost(result_.before, cost_of(tensor, scan.nonzeros), is_weight);
     if (is_weight) {
       for (size_t step = 0; step < recipe_.steps.size(); ++step) run_step(step, one, finite);
-      write_weight(one, tensor, nonzeros);
+      write_weight(one, tensor, scan.nonzeros);
     } else {
       output_.add(tensor.name, tensor.tensor);
-      add_cost(result_.after, cost_of(tensor, nonzeros), false);
+      after_.emplace_back(cost_of(tensor, scan.nonzeros), false);
     }
+  }
+
+  // How much of other tensors may wait to be written while this one is read and worked on: they,
+  // this one and the masks of both then take two tensors. Several steps make more on the way.
+  int64_t bytes_ahead(const at::Tensor& tensor) const {
+    if (recipe_.steps.size() > 1) return 1;
+    const auto left = static_cast<int64_t>(tensor.nbytes()) - 2 * tensor.numel();
+    return kAheadBytes + std::max(kAheadBytes, left);
   }
 
   void run_step(size_t index, Model& one, FiniteCheck& finite) {
@@ -364,7 +208,7 @@ class Stream {
     std::vector<Weight> found = weights(one);
     COMPRESS_CHECK(found.size() == 1, "a step that sees one weight leaves one weight");
     const Weight& weight = found.front();
-    LayerCost cost = cost_of(original, nonzeros);
+    LayerCost& cost = after_.emplace_back(cost_of(original, nonzeros), true).first;
     cost.encoding = weight.encoding();
     if (weight.is_quantized()) {
       const Model tight = for_compressed_tensors(one, &result_.notes);
@@ -378,22 +222,24 @@ class Stream {
       } else {
         output_.add(weight.name(), written.front().effective());
       }
+      release_pages(original.tensor);
     } else {
       output_.add_dense(weight.name());
       if (weight.stored() != nullptr && weight.mask().defined()) {
-        cost.nonzeros =
-            output_.add_masked(weight.name(), weight.stored()->tensor.detach(), weight.mask());
+        cost.nonzeros = 0;  // counted as they are written
+        output_.add_masked(weight.name(), weight.stored()->tensor.detach(), weight.mask(),
+                           &cost.nonzeros);
         cost.encoding.resize(cost.encoding.find(' '));  // the file has the zeros, not the mask
       } else {
         const at::Tensor elements = weight.effective();
-        if (!elements.is_same(original.tensor)) {
+        if (elements.const_data_ptr() != original.tensor.const_data_ptr()) {
           cost.nonzeros = elements.count_nonzero().item<int64_t>();
+          release_pages(original.tensor);
         }
         output_.add(weight.name(), elements);
       }
       for (const std::string& alias : original.aliases) output_.add_tie(alias, weight.name());
     }
-    add_cost(result_.after, std::move(cost), true);
   }
 
   void finish() {
@@ -410,6 +256,7 @@ class Stream {
     add_provenance(metadata, recipe_, result_.input_digest, result_.steps);
     if (output_.is_packed()) metadata["lathe.graph"] = graph_text_;
     output_.finish(metadata);
+    for (auto& [cost, is_weight] : after_) add_cost(result_.after, std::move(cost), is_weight);
     finish_cost(result_.before);
     finish_cost(result_.after);
   }
@@ -418,7 +265,8 @@ class Stream {
   const Model& model_;
   const StreamOptions& options_;
   const std::string graph_text_;  // what a quantized file is read back by; see pack_model
-  Output output_;
+  std::deque<std::pair<LayerCost, bool>> after_;  // and whether of a weight; filled while writing
+  StreamOutput output_;
   std::vector<StepTally> tallies_;
   Model digests_;  // tensors become digests as they are read
   StreamResult result_;

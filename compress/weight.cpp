@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 #include <functional>
 #include <numeric>
 #include <unordered_set>
@@ -41,6 +42,29 @@ std::vector<const Value*> tensors_behind(const Value* value) {
   std::vector<const Value*> tensors;
   collect_tensors(value, seen, tensors);
   return tensors;
+}
+
+// LibTorch's count_nonzero takes an element at a time. True is 1, so words of eight add up byte by
+// byte, and 255 of them do not overflow.
+int64_t count_true(const at::Tensor& mask) {
+  const at::Tensor flags = mask.contiguous().cpu();
+  const bool* data = flags.const_data_ptr<bool>();
+  constexpr uint64_t kEven = 0x00ff00ff00ff00ff, kOnes = 0x0001000100010001;
+  const int64_t end = flags.numel();
+  int64_t count = 0, at = 0;
+  while (end - at >= 8) {
+    const int64_t words = std::min<int64_t>(255, (end - at) / 8);
+    uint64_t sums = 0;
+    for (int64_t i = 0; i < words; ++i) {
+      uint64_t word;
+      std::memcpy(&word, data + at + 8 * i, 8);
+      sums += word;
+    }
+    count += static_cast<int64_t>((((sums & kEven) + (sums >> 8 & kEven)) * kOnes) >> 48);
+    at += 8 * words;
+  }
+  for (; at < end; ++at) count += data[at];
+  return count;
 }
 
 }  // namespace
@@ -180,9 +204,8 @@ int64_t Weight::set_mask(const at::Tensor& keep) {
                  "a mask is bool and has the sizes of its weight");
   const at::Tensor before = mask();
   const at::Tensor after = before.defined() ? before.logical_and(keep) : keep;
-  const int64_t zeros = elements() - after.count_nonzero().item<int64_t>();
-  const int64_t zeros_before =
-      before.defined() ? elements() - before.count_nonzero().item<int64_t>() : 0;
+  const int64_t zeros = elements() - count_true(after);
+  const int64_t zeros_before = before.defined() ? elements() - count_true(before) : 0;
   if (zeros == zeros_before) return 0;
   if (mask_value_ && UseMap(model_->graph()).of(mask_value_).size() == 1) {
     model_->set_tensor(mask_value_->name(), after);

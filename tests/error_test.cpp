@@ -22,5 +22,14 @@ TEST(Error, OffersTheNearestNameOnlyWhenItIsNear) {
   EXPECT_EQ(did_you_mean("scop", names), "did you mean `scope`?");
 }
 
+TEST(Error, OffersWhatTheWordIsAPartOfBeforeWhatLooksLikeIt) {
+  const std::vector<std::string> names = {"resnet50", "resnet20-cifar100", "resnet20-cifar10",
+                                          "wide-resnet16", "mobilenet"};
+  EXPECT_EQ(nearest("resnet20", names), "resnet20-cifar10");
+  EXPECT_EQ(nearest("resnet16", names), "wide-resnet16");
+  EXPECT_EQ(nearest("resnet51", names), "resnet50");
+  EXPECT_EQ(nearest("re", names), "");  // too little to tell
+}
+
 }  // namespace
 }  // namespace compress

@@ -4,6 +4,7 @@
 
 #include "compress/error.h"
 #include "compress/graph/boxing.h"
+#include "compress/graph/recurrent.h"
 #include "compress/graph/scalar_ops.h"
 #include "compress/graph/schema.h"
 #include "compress/model.h"
@@ -41,8 +42,22 @@ struct Step {
   std::vector<Slot> outputs;
   std::vector<Slot> free_after;
   bool returns_list = false;
-  bool is_constant = false;  // depends on named tensors only
+  bool is_constant = false;   // depends on named tensors only
+  bool is_recurrent = false;  // its kernel does not check what it is given
 };
+
+std::string describe(const Node& node) {
+  const std::string name = node.outputs().empty() ? "?" : node.output()->name();
+  return node.module_path.empty() ? fmt::format("node `{}`", name)
+                                  : fmt::format("node `{}` of module `{}`", name, node.module_path);
+}
+
+void check_recurrent(const Node& node, const std::vector<IValue>& operands) {
+  const std::string problem = recurrent_problem(node, operands);
+  if (problem.empty()) return;
+  throw Error(ErrorCode::kRunFailed, fmt::format("{} cannot run: {}", node.op(), problem),
+              describe(node));
+}
 
 // Runs one node on the values in `known` and adds its outputs.
 void run_node(const Node& node, std::unordered_map<const Value*, IValue>& known) {
@@ -57,6 +72,7 @@ void run_node(const Node& node, std::unordered_map<const Value*, IValue>& known)
     known[node.output()] = apply_scalar_op(node.op(), stack);
     return;
   }
+  if (is_recurrent(node)) check_recurrent(node, stack);
   c10::Dispatcher::singleton().findSchema(schema->operator_name())->callBoxed(stack);
   std::vector<IValue> returned;
   for (IValue& value : stack) {
@@ -89,12 +105,6 @@ std::string shapes_of(const std::vector<IValue>& stack, const Node& node) {
                                 fmt::join(tensor.sizes(), ",")));
   }
   return fmt::format("{}", fmt::join(parts, ", "));
-}
-
-std::string describe(const Node& node) {
-  const std::string name = node.outputs().empty() ? "?" : node.output()->name();
-  return node.module_path.empty() ? fmt::format("node `{}`", name)
-                                  : fmt::format("node `{}` of module `{}`", name, node.module_path);
 }
 
 }  // namespace
@@ -170,6 +180,7 @@ void Interpreter::Plan::compile_node(const Node& node, std::unordered_map<Slot, 
   if (schema != nullptr) {
     step.handle = c10::Dispatcher::singleton().findSchema(schema->operator_name());
     step.returns_list = returns_list(*schema);
+    step.is_recurrent = is_recurrent(node);
   }
   bool reads_tensor = false, constant = schema != nullptr && !has_side_effect(node);
   if (step.handle) constant = constant && !step.handle->hasTag(at::Tag::nondeterministic_seeded);
@@ -304,6 +315,7 @@ void Interpreter::Plan::call(Step& step) {
   }
   // The operands' shapes are gone from the stack once the operator has thrown.
   try {
+    if (step.is_recurrent) check_recurrent(*step.node, stack);
     step.handle->callBoxed(stack);
   } catch (const c10::Error& error) {
     std::vector<IValue> operands = step.stack;

@@ -40,6 +40,7 @@ class AtomicFile {
 
  private:
   void flush();
+  void begin_writeback() noexcept;
   void write_all(const std::byte* data, size_t size, uint64_t offset);
   void discard() noexcept;
 
@@ -47,6 +48,7 @@ class AtomicFile {
   std::string aside_;  // empty when the target is written directly
   std::string buffer_;
   uint64_t size_ = 0;
+  uint64_t on_its_way_ = 0;  // bytes that the disk was asked to take
   int fd_ = -1;
 };
 

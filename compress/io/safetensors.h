@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -80,6 +81,9 @@ class SafetensorsFile {
 NamedTensors load_sharded_safetensors(const std::filesystem::path& index,
                                       Metadata* metadata = nullptr);
 
+/// The files that such an index names, without opening them.
+std::vector<std::filesystem::path> safetensors_shards(const std::filesystem::path& index);
+
 /// True if the file begins like safetensors: a plausible header size, then `{`.
 bool is_safetensors(const MappedFile& file);
 
@@ -104,6 +108,7 @@ class SafetensorsWriter {
   /// The same in pieces: `like` says dtype and sizes, and the elements follow in row-major order.
   void begin(const std::string& name, const at::Tensor& like);
   void append(const at::Tensor& piece);
+  void append(std::span<const std::byte> piece);
   /// Notes a further name for a tensor that was added.
   void add_tie(const std::string& alias, const std::string& name);
   void set_metadata(const std::string& key, const std::string& value);

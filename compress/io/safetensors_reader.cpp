@@ -142,7 +142,15 @@ NamedTensors SafetensorsFile::tensors() const {
   return tensors;
 }
 
-NamedTensors load_sharded_safetensors(const std::filesystem::path& index, Metadata* metadata) {
+namespace {
+
+struct Shard {
+  std::string file;                // beside the index
+  std::vector<std::string> names;  // of the tensors it should hold
+};
+
+// In the order in which the index first names them.
+std::vector<Shard> read_index(const std::filesystem::path& index) {
   const auto file = MappedFile::open(index);
   const std::string& where = file->name();
   const nlohmann::ordered_json json = parse_file_json(file->text(0, file->size()), where);
@@ -151,8 +159,8 @@ NamedTensors load_sharded_safetensors(const std::filesystem::path& index, Metada
     throw Error(ErrorCode::kBadFile, "has no object `weight_map`", where,
                 "an index of shards maps the name of each tensor to its file");
   }
-  std::vector<std::string> shards;
-  std::unordered_map<std::string, std::vector<std::string>> expected;
+  std::vector<Shard> shards;
+  std::unordered_map<std::string, size_t> known;
   for (const auto& [name, shard] : map->items()) {
     const std::string value = shard.is_string() ? shard.get<std::string>() : std::string();
     if (value.empty() || value == ".." || value.find_first_of("/\\") != value.npos) {
@@ -162,28 +170,40 @@ NamedTensors load_sharded_safetensors(const std::filesystem::path& index, Metada
                       name, shard.dump()),
           where + ": /weight_map");
     }
-    auto& names = expected[value];
-    if (names.empty()) shards.push_back(value);
-    names.push_back(name);
+    const auto [found, fresh] = known.emplace(value, shards.size());
+    if (fresh) shards.push_back({value, {}});
+    shards[found->second].names.push_back(name);
   }
+  return shards;
+}
+
+}  // namespace
+
+std::vector<std::filesystem::path> safetensors_shards(const std::filesystem::path& index) {
+  std::vector<std::filesystem::path> paths;
+  for (const Shard& shard : read_index(index)) paths.push_back(index.parent_path() / shard.file);
+  return paths;
+}
+
+NamedTensors load_sharded_safetensors(const std::filesystem::path& index, Metadata* metadata) {
+  const std::string where = index.string();
   NamedTensors all;
   std::unordered_map<std::string, std::string> owner;
-  for (const std::string& shard : shards) {
-    const SafetensorsFile part = SafetensorsFile::open(index.parent_path() / shard);
+  for (const auto& [file, names] : read_index(index)) {
+    const SafetensorsFile part = SafetensorsFile::open(index.parent_path() / file);
     for (auto& [name, tensor] : part.tensors()) {
-      const auto [previous, fresh] = owner.emplace(name, shard);
+      const auto [previous, fresh] = owner.emplace(name, file);
       if (!fresh) {
-        throw Error(
-            ErrorCode::kBadFile,
-            fmt::format("tensor `{}` is in `{}` and in `{}`", name, previous->second, shard),
-            where);
+        throw Error(ErrorCode::kBadFile,
+                    fmt::format("tensor `{}` is in `{}` and in `{}`", name, previous->second, file),
+                    where);
       }
       all.emplace_back(name, std::move(tensor));
     }
-    for (const std::string& name : expected[shard]) {
+    for (const std::string& name : names) {
       const auto found = owner.find(name);
-      if (found == owner.end() || found->second != shard) {
-        throw Error(ErrorCode::kBadFile, fmt::format("tensor `{}` is not in `{}`", name, shard),
+      if (found == owner.end() || found->second != file) {
+        throw Error(ErrorCode::kBadFile, fmt::format("tensor `{}` is not in `{}`", name, file),
                     where, "a shard is damaged or belongs to another model");
       }
     }

@@ -147,9 +147,13 @@ void SafetensorsWriter::begin(const std::string& name, const at::Tensor& like) {
 
 void SafetensorsWriter::append(const at::Tensor& piece) {
   const at::Tensor plain = piece.detach().resolve_conj().resolve_neg().cpu().contiguous();
-  COMPRESS_CHECK(plain.nbytes() <= missing_, "a tensor gets more bytes than it was begun with");
-  file_.append({static_cast<const std::byte*>(plain.const_data_ptr()), plain.nbytes()});
-  missing_ -= plain.nbytes();
+  append(std::span(static_cast<const std::byte*>(plain.const_data_ptr()), plain.nbytes()));
+}
+
+void SafetensorsWriter::append(std::span<const std::byte> piece) {
+  COMPRESS_CHECK(piece.size() <= missing_, "a tensor gets more bytes than it was begun with");
+  file_.append(piece);
+  missing_ -= piece.size();
 }
 
 void SafetensorsWriter::add(const std::string& name, const at::Tensor& tensor) {

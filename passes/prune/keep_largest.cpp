@@ -8,8 +8,8 @@
 
 #include "compress/error.h"
 #include "compress/multiversion.h"
+#include "passes/prune/chunks.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/argsort.h>
@@ -21,9 +21,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -31,29 +33,36 @@
 namespace compress {
 namespace {
 
-constexpr int64_t kChunk = 1 << 14;  // elements: 64 KiB of floats, in cache during its passes
+constexpr int64_t kChunk = 1 << 14;  // elements: at most 64 KiB, in cache during its passes
 constexpr int64_t kFew = 1 << 18;    // so few are all gathered, without a sample
-constexpr uint32_t kInfinity = 0x7f800000;  // bits; what is above is NaN
 
+template <class Word>
 struct Chunk {
-  const uint32_t* bits;  // of floats
+  const Word* bits;  // of floats
   int64_t size;
   bool* mask;
 };
+template <class Word>
+using ChunkList = std::vector<Chunk<Word>>;
 
-inline uint32_t magnitude(uint32_t bits) { return bits & 0x7fffffff; }
+// The bits of a float less its sign, which order like its magnitude. A Word is as wide as the
+// float.
+template <class Word>
+constexpr Word kMagnitude = std::numeric_limits<Word>::max() >> 1;
 
+template <class Word>
 struct Band {
-  uint32_t low, high;  // bits of magnitudes, both inside
+  Word low, high;  // bits of magnitudes, both inside
 };
 
-// Counts the magnitudes above the band, appends those inside, and finds the largest of all.
-COMPRESS_MULTIVERSION
-int64_t scan_chunk(const uint32_t* bits, int64_t size, Band band, uint8_t* inside, uint32_t* most) {
+// Counts the magnitudes above the band, marks those inside, and finds the largest of all.
+template <class Word>
+COMPRESS_MULTIVERSION int64_t scan_chunk(const Word* bits, int64_t size, Band<Word> band,
+                                         uint8_t* inside, Word* most) {
   int32_t above = 0;
-  uint32_t largest = 0;
+  Word largest = 0;
   for (int64_t i = 0; i < size; ++i) {
-    const uint32_t key = bits[i] & 0x7fffffff;
+    const Word key = bits[i] & kMagnitude<Word>;
     above += key > band.high;
     inside[i] = static_cast<uint8_t>((key >= band.low) & (key <= band.high));
     largest = key > largest ? key : largest;
@@ -63,49 +72,53 @@ int64_t scan_chunk(const uint32_t* bits, int64_t size, Band band, uint8_t* insid
 }
 
 // Marks magnitudes at or above the threshold and returns how many are equal to it.
-COMPRESS_MULTIVERSION
-int64_t mark_chunk(const uint32_t* bits, int64_t size, uint32_t threshold, uint8_t* mask) {
+template <class Word>
+COMPRESS_MULTIVERSION int64_t mark_chunk(const Word* bits, int64_t size, Word threshold,
+                                         uint8_t* mask) {
   int32_t equal = 0;
   for (int64_t i = 0; i < size; ++i) {
-    const uint32_t key = bits[i] & 0x7fffffff;
+    const Word key = bits[i] & kMagnitude<Word>;
     mask[i] = static_cast<uint8_t>(key >= threshold);
     equal += key == threshold;
   }
   return equal;
 }
 
-void gather_inside(const Chunk& chunk, const uint8_t* inside, std::vector<uint32_t>& out) {
+template <class Word>
+void gather_inside(const Chunk<Word>& chunk, const uint8_t* inside, std::vector<Word>& out) {
+  const auto gather = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      if (inside[i]) out.push_back(chunk.bits[i] & kMagnitude<Word>);
+    }
+  };
   int64_t i = 0;
   for (; i + 8 <= chunk.size; i += 8) {
     uint64_t word;
     std::memcpy(&word, inside + i, 8);
-    if (word == 0) continue;
-    for (int64_t j = i; j < i + 8; ++j) {
-      if (inside[j]) out.push_back(magnitude(chunk.bits[j]));
-    }
+    if (word != 0) gather(i, i + 8);
   }
-  for (; i < chunk.size; ++i) {
-    if (inside[i]) out.push_back(magnitude(chunk.bits[i]));
-  }
+  gather(i, chunk.size);
 }
 
+template <class Word>
 struct Scan {
   int64_t above = 0;
-  uint32_t most = 0;
-  std::vector<uint32_t> inside;
+  Word most = 0;
+  std::vector<Word> inside;
   bool overflowed = false;  // too many inside to be worth keeping
 };
 
 // One pass over all chunks. More than `capacity` inside are given up.
-Scan scan(const std::vector<Chunk>& chunks, Band band, size_t capacity) {
-  Scan all;
+template <class Word>
+Scan<Word> scan(const ChunkList<Word>& chunks, Band<Word> band, size_t capacity) {
+  Scan<Word> all;
   std::mutex mutex;
-  at::parallel_for(0, static_cast<int64_t>(chunks.size()), 4, [&](int64_t begin, int64_t end) {
-    Scan mine;
+  Chunks(static_cast<int64_t>(chunks.size())).run([&](Chunks& left) {
+    Scan<Word> mine;
     std::vector<uint8_t> inside(kChunk);
-    for (int64_t c = begin; c < end; ++c) {
-      const Chunk& chunk = chunks[c];
-      uint32_t most = 0;
+    for (int64_t c; left.take(&c);) {
+      const Chunk<Word>& chunk = chunks[c];
+      Word most = 0;
       mine.above += scan_chunk(chunk.bits, chunk.size, band, inside.data(), &most);
       mine.most = std::max(mine.most, most);
       if (mine.inside.size() <= capacity) gather_inside(chunk, inside.data(), mine.inside);
@@ -119,11 +132,37 @@ Scan scan(const std::vector<Chunk>& chunks, Band band, size_t capacity) {
   return all;
 }
 
+template <class Word>
+struct Threshold {
+  Word bits;              // of the least magnitude that stays
+  int64_t equal_to_keep;  // how many of that magnitude stay
+};
+
+// The `rank`-th largest (from 1) of keys that all lie in the band. Counting their leading bits
+// leaves few to select among.
+template <class Word>
+Threshold<Word> select(std::vector<Word>& keys, int64_t rank, Band<Word> band) {
+  constexpr int kBucketBits = 12;
+  const uint32_t span = band.high - band.low;
+  const int shift = std::max(0, static_cast<int>(std::bit_width(span)) - kBucketBits);
+  const auto bucket_of = [&](Word key) { return static_cast<size_t>(key - band.low) >> shift; };
+  std::vector<int64_t> counts((span >> shift) + 1, 0);
+  for (const Word key : keys) ++counts[bucket_of(key)];
+  size_t bucket = counts.size() - 1;
+  while (counts[bucket] < rank) rank -= counts[bucket--];
+  const auto end =
+      std::partition(keys.begin(), keys.end(), [&](Word key) { return bucket_of(key) == bucket; });
+  const auto nth = keys.begin() + (rank - 1);
+  std::nth_element(keys.begin(), nth, end, std::greater<>());
+  return {*nth, rank - std::count_if(keys.begin(), nth, [&](Word key) { return key > *nth; })};
+}
+
 // Bounds that hold the `count`-th largest magnitude of all `total` elements almost surely, from a
 // sample of them.
-Band sample_band(const std::vector<Chunk>& chunks, int64_t total, int64_t count) {
+template <class Word>
+Band<Word> sample_band(const ChunkList<Word>& chunks, int64_t total, int64_t count, Word infinity) {
   const int64_t size = std::clamp<int64_t>(total / 256, 1 << 12, 1 << 16);
-  std::vector<uint32_t> sample;
+  std::vector<Word> sample;
   sample.reserve(size);
   const double step = static_cast<double>(total) / static_cast<double>(size);
   uint64_t state = 0x9e3779b97f4a7c15;  // jitter, lest the stride meets the rows of a matrix
@@ -134,7 +173,7 @@ Band sample_band(const std::vector<Chunk>& chunks, int64_t total, int64_t count)
     const double within = static_cast<double>(state >> 11) * 0x1p-53;
     const auto at = static_cast<int64_t>((static_cast<double>(i) + within) * step);
     while (c + 1 < chunks.size() && at >= start + chunks[c].size) start += chunks[c++].size;
-    sample.push_back(magnitude(chunks[c].bits[std::min(at - start, chunks[c].size - 1)]));
+    sample.push_back(chunks[c].bits[std::min(at - start, chunks[c].size - 1)] & kMagnitude<Word>);
   }
   const double share = static_cast<double>(count) / static_cast<double>(total);
   const auto middle = static_cast<double>(size) * share;
@@ -142,32 +181,27 @@ Band sample_band(const std::vector<Chunk>& chunks, int64_t total, int64_t count)
   const auto first = static_cast<int64_t>(middle - slack);
   const auto last = static_cast<int64_t>(middle + slack);
   const auto ranked = [&](int64_t rank) {
-    std::nth_element(sample.begin(), sample.begin() + rank, sample.end(), std::greater<>());
-    return sample[rank];
+    return select(sample, rank + 1, Band<Word>{0, kMagnitude<Word>}).bits;
   };
-  return {last >= size ? 0 : ranked(last), first < 0 ? kInfinity : ranked(first)};
+  return {last >= size ? Word{0} : ranked(last), first < 0 ? infinity : ranked(first)};
 }
 
-struct Threshold {
-  uint32_t bits;          // of the least magnitude that stays
-  int64_t equal_to_keep;  // how many of that magnitude stay
-};
-
 // Narrows the band by the leading bits, 11 at a time, until one magnitude is left.
-Threshold threshold_by_histogram(const std::vector<Chunk>& chunks, int64_t count) {
+template <class Word>
+Threshold<Word> threshold_by_histogram(const ChunkList<Word>& chunks, int64_t count) {
   uint32_t prefix = 0;
-  int shift = 31;
+  int shift = std::numeric_limits<Word>::digits - 1;
   int64_t wanted = count;
   while (shift > 0) {
     const int width = std::min(shift, 11);
     const int below = shift - width;
     std::vector<int64_t> histogram(size_t{1} << width, 0);
     std::mutex mutex;
-    at::parallel_for(0, static_cast<int64_t>(chunks.size()), 4, [&](int64_t begin, int64_t end) {
+    Chunks(static_cast<int64_t>(chunks.size())).run([&](Chunks& left) {
       std::vector<int64_t> mine(histogram.size(), 0);
-      for (int64_t c = begin; c < end; ++c) {
+      for (int64_t c; left.take(&c);) {
         for (int64_t i = 0; i < chunks[c].size; ++i) {
-          const uint64_t key = magnitude(chunks[c].bits[i]);
+          const uint64_t key = chunks[c].bits[i] & kMagnitude<Word>;
           if (key >> shift == prefix) ++mine[(key >> below) & (mine.size() - 1)];
         }
       }
@@ -179,32 +213,32 @@ Threshold threshold_by_histogram(const std::vector<Chunk>& chunks, int64_t count
     prefix = prefix << width | static_cast<uint32_t>(bucket);
     shift = below;
   }
-  return {prefix, wanted};
+  return {static_cast<Word>(prefix), wanted};
 }
 
-// Nothing if an element is NaN.
-std::optional<Threshold> find_threshold(const std::vector<Chunk>& chunks, int64_t total,
-                                        int64_t count) {
+// Nothing if an element is NaN: its bits are above those of infinity.
+template <class Word>
+std::optional<Threshold<Word>> find_threshold(const ChunkList<Word>& chunks, int64_t total,
+                                              int64_t count, Word infinity) {
   const bool sampled = total > kFew;
-  const Band band = sampled ? sample_band(chunks, total, count) : Band{0, kInfinity};
-  Scan found = scan(chunks, band, static_cast<size_t>(std::max(total / 8, kFew)));
-  if (found.most > kInfinity) return std::nullopt;
-  if (count == 0) return Threshold{kInfinity + 1, 0};
+  const Band<Word> band =
+      sampled ? sample_band(chunks, total, count, infinity) : Band<Word>{0, infinity};
+  Scan<Word> found = scan(chunks, band, static_cast<size_t>(std::max(total / 8, kFew)));
+  if (found.most > infinity) return std::nullopt;
+  if (count == 0) return Threshold<Word>{static_cast<Word>(infinity + 1), 0};
   const int64_t rank = count - found.above;  // of the threshold among those inside, from 1
   if (found.overflowed || rank < 1 || rank > static_cast<int64_t>(found.inside.size())) {
     return threshold_by_histogram(chunks, count);
   }
-  const auto nth = found.inside.begin() + (rank - 1);
-  std::nth_element(found.inside.begin(), nth, found.inside.end(), std::greater<>());
-  const auto more = std::count_if(found.inside.begin(), nth, [&](uint32_t k) { return k > *nth; });
-  return Threshold{*nth, rank - more};
+  return select(found.inside, rank, band);
 }
 
 // Writes the masks: everything above the threshold, and of what equals it the first few.
-void write_masks(const std::vector<Chunk>& chunks, Threshold threshold) {
+template <class Word>
+void write_masks(const ChunkList<Word>& chunks, Threshold<Word> threshold) {
   std::vector<int64_t> equal(chunks.size(), 0);
-  at::parallel_for(0, static_cast<int64_t>(chunks.size()), 4, [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; ++c) {
+  Chunks(static_cast<int64_t>(chunks.size())).run([&](Chunks& left) {
+    for (int64_t c; left.take(&c);) {
       equal[c] = mark_chunk(chunks[c].bits, chunks[c].size, threshold.bits,
                             reinterpret_cast<uint8_t*>(chunks[c].mask));
     }
@@ -216,7 +250,7 @@ void write_masks(const std::vector<Chunk>& chunks, Threshold threshold) {
       continue;
     }
     for (int64_t i = 0; i < chunks[c].size; ++i) {
-      if (magnitude(chunks[c].bits[i]) != threshold.bits) continue;
+      if ((chunks[c].bits[i] & kMagnitude<Word>) != threshold.bits) continue;
       if (left > 0) {
         --left;
       } else {
@@ -224,6 +258,23 @@ void write_masks(const std::vector<Chunk>& chunks, Threshold threshold) {
       }
     }
   }
+}
+
+// Writes the masks of contiguous floats of one type; false if an element is NaN.
+template <class Word>
+bool mark_largest(const std::vector<at::Tensor>& floats, const std::vector<at::Tensor>& masks,
+                  int64_t total, int64_t count, Word infinity) {
+  ChunkList<Word> chunks;
+  for (size_t t = 0; t < floats.size(); ++t) {
+    const auto* bits = static_cast<const Word*>(floats[t].const_data_ptr());
+    bool* mask = masks[t].mutable_data_ptr<bool>();
+    for (int64_t at = 0; at < floats[t].numel(); at += kChunk) {
+      chunks.push_back({bits + at, std::min(kChunk, floats[t].numel() - at), mask + at});
+    }
+  }
+  const auto threshold = find_threshold(chunks, total, count, infinity);
+  if (threshold) write_masks(chunks, *threshold);
+  return threshold.has_value();
 }
 
 [[noreturn]] void refuse_nan(const std::vector<at::Tensor>& tensors,
@@ -239,17 +290,13 @@ void write_masks(const std::vector<Chunk>& chunks, Threshold threshold) {
   COMPRESS_CHECK(false, "a NaN was seen");
 }
 
-std::vector<Chunk> chunks_of(const std::vector<at::Tensor>& floats,
-                             const std::vector<at::Tensor>& masks) {
-  std::vector<Chunk> chunks;
-  for (size_t t = 0; t < floats.size(); ++t) {
-    const auto* bits = reinterpret_cast<const uint32_t*>(floats[t].const_data_ptr<float>());
-    bool* mask = masks[t].mutable_data_ptr<bool>();
-    for (int64_t at = 0; at < floats[t].numel(); at += kChunk) {
-      chunks.push_back({bits + at, std::min(kChunk, floats[t].numel() - at), mask + at});
-    }
-  }
-  return chunks;
+// 16-bit floats are compared as they are if there is nothing else.
+at::ScalarType common_type(const std::vector<at::Tensor>& tensors) {
+  const at::ScalarType first = tensors[0].scalar_type();
+  const bool same = std::all_of(tensors.begin(), tensors.end(), [&](const at::Tensor& tensor) {
+    return tensor.scalar_type() == first;
+  });
+  return same && (first == at::kHalf || first == at::kBFloat16) ? first : at::kFloat;
 }
 
 }  // namespace
@@ -293,15 +340,17 @@ std::vector<at::Tensor> keep_largest(const std::vector<at::Tensor>& tensors, int
     }
     return keep_largest_reference(tensors, count);
   }
+  const at::ScalarType dtype = common_type(tensors);
   std::vector<at::Tensor> floats, masks;
   for (const at::Tensor& tensor : tensors) {
-    floats.push_back(tensor.detach().to(at::kCPU, at::kFloat).contiguous());
+    floats.push_back(tensor.detach().to(at::kCPU, dtype).contiguous());
     masks.push_back(at::empty(tensor.sizes(), floats.back().options().dtype(at::kBool)));
   }
-  const std::vector<Chunk> chunks = chunks_of(floats, masks);
-  const std::optional<Threshold> threshold = find_threshold(chunks, total, count);
-  if (!threshold) refuse_nan(tensors, names);
-  write_masks(chunks, *threshold);
+  const bool done = dtype == at::kFloat
+                        ? mark_largest<uint32_t>(floats, masks, total, count, 0x7f800000)
+                        : mark_largest<uint16_t>(floats, masks, total, count,
+                                                 dtype == at::kHalf ? 0x7c00 : 0x7f80);
+  if (!done) refuse_nan(tensors, names);
   return masks;
 }
 

@@ -17,8 +17,8 @@ int64_t kept_count(int64_t elements, double sparsity);
 /// For each tensor a bool mask of its sizes; exactly `count` elements of all of them together are
 /// true, those of largest magnitude. Among equal magnitudes those that come first stay (tensors in
 /// order, row-major in each). Floating point of any width; the tensors are not copied or joined
-/// unless they are 16 bits wide or not contiguous. Throws Error(kRunFailed) if an element is NaN,
-/// which says the tensor by `names`, or by its index.
+/// unless they are not contiguous or 16-bit floats among others. Throws Error(kRunFailed) if an
+/// element is NaN, which says the tensor by `names`, or by its index.
 std::vector<at::Tensor> keep_largest(const std::vector<at::Tensor>& tensors, int64_t count,
                                      const std::vector<std::string>& names = {});
 /// The same by a stable sort of everything: the oracle, and the way for 64-bit floats.

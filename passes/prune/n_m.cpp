@@ -4,12 +4,9 @@
 // neighbours in a row of [out, in]; in a convolution m neighbouring input channels at each position
 // of the kernel. Zhou et al., ICLR 2021, name it N:M.
 
-#include "compress/error.h"
 #include "compress/pass.h"
 #include "compress/weight.h"
 #include "passes/prune/keep_n_of_m.h"
-
-#include <ATen/ops/isnan.h>
 
 #include <fmt/format.h>
 
@@ -58,10 +55,6 @@ class PruneNM final : public PassWith<PruneNMOptions> {
       }
       if (!context.begin(weight.name())) break;
       const at::Tensor effective = weight.effective();
-      if (at::isnan(effective).any().item<bool>()) {
-        throw Error(ErrorCode::kRunFailed, "the weight has NaN elements", weight.name(),
-                    "the checkpoint is damaged or its training diverged");
-      }
       zeroed += weight.set_mask(keep(weight, effective, options));
       context.progress(++done, static_cast<int64_t>(selected.size()));
     }
@@ -83,9 +76,10 @@ class PruneNM final : public PassWith<PruneNMOptions> {
   static at::Tensor keep(const Weight& weight, const at::Tensor& effective,
                          const Options& options) {
     const int64_t groups = dense_groups(weight);
-    if (groups == 1) return keep_n_of_m(effective, options.n, options.m, weight.input_dim());
+    const std::string& name = weight.name();
+    if (groups == 1) return keep_n_of_m(effective, options.n, options.m, weight.input_dim(), name);
     const at::Tensor split = effective.reshape({groups, effective.size(0) / groups, -1});
-    return keep_n_of_m(split, options.n, options.m, 1).view(effective.sizes());
+    return keep_n_of_m(split, options.n, options.m, 1, name).view(effective.sizes());
   }
 };
 

@@ -5,6 +5,7 @@
 #include "compress/error.h"
 #include "compress/graph/scalar_ops.h"
 #include "compress/graph/shapes.h"
+#include "compress/graph/text.h"
 #include "compress/model.h"
 
 #include <ATen/ATen.h>
@@ -115,6 +116,58 @@ TEST(Interpreter, NamesTheNodeTheModuleAndTheShapesWhenAnOperatorFails) {
     EXPECT_THAT(error.what(), testing::HasSubstr("weight: Float[3,4]"));
   }
   EXPECT_THROW(model.forward({}), Error);
+}
+
+// x [3, 2, 5] through two layers of 4: LibTorch's own kernels would go beyond the ends of what they
+// are given.
+std::string recurrent(const std::string& op, const std::string& states, int gates,
+                      const std::string& bias = "") {
+  const std::string rows = std::to_string(gates * 4);
+  return "input x : f32[3,2,5]\ninput h : f32[" + states + "]\n" + "parameter a : f32[" + rows +
+         ",5]\nparameter b : f32[" + rows + ",4]\n" + "parameter c : f32[" + rows +
+         ",4]\nparameter d : f32[" + rows + ",4]\n" + "parameter e : f32[" +
+         (bias.empty() ? rows : bias) + "]\n" + (gates == 4 ? "y, n, m = " : "y, n = ") +
+         "aten::" + op + ".input(x, " + (gates == 4 ? "[h, h]" : "h") +
+         ", [a, b, e, e, c, d, e, e], true, 2, 0.0, false, false, false) @ rnn\nreturn y = y\n";
+}
+
+at::Tensor run_recurrent(const std::string& text, at::IntArrayRef state, int64_t features = 5) {
+  Model model = parse_model(text);
+  for (NamedTensor& tensor : model.mutable_tensors()) {
+    std::vector<int64_t> sizes;
+    for (const Dim& dim : *model.graph().find(tensor.name)->type.sizes) sizes.push_back(dim.size);
+    tensor.tensor = at::full(sizes, 0.1);
+  }
+  return model.forward({at::ones({3, 2, features}), at::zeros(state)}).at(0);
+}
+
+TEST(Interpreter, RefusesARecurrentLayerWhoseOperandsDoNotFit) {
+  struct Case {
+    const char* op;
+    int gates;
+  };
+  for (const auto& [op, gates] : {Case{"lstm", 4}, Case{"gru", 3}, Case{"rnn_tanh", 1}}) {
+    const std::string text = recurrent(op, "2,2,4", gates);
+    const at::Tensor y = run_recurrent(text, {2, 2, 4});
+    EXPECT_THAT(y.sizes(), ElementsAre(3, 2, 4)) << op;
+    EXPECT_TRUE(y.isfinite().all().item<bool>()) << op;
+    const auto refusal = [&](const std::string& graph, at::IntArrayRef state, int64_t features) {
+      try {
+        run_recurrent(graph, state, features);
+      } catch (const Error& error) {
+        return std::string(error.what());
+      }
+      return std::string("ran");
+    };
+    EXPECT_THAT(refusal(text, {2, 2, 4000}, 5),
+                testing::AllOf(testing::HasSubstr("node `y` of module `rnn`"),
+                               testing::HasSubstr("sizes [2, 2, 4000], expected [2, 2, 4]")));
+    EXPECT_THAT(refusal(text, {2, 1, 4}, 5), testing::HasSubstr("expected [2, 2, 4]"));
+    EXPECT_THAT(refusal(text, {1, 2, 4}, 5), testing::HasSubstr("expected [2, 2, 4]"));
+    EXPECT_THAT(refusal(text, {2, 2, 4}, 4000), testing::HasSubstr("parameter 0 has sizes"));
+    EXPECT_THAT(refusal(recurrent(op, "2,2,4", gates, "1"), {2, 2, 4}, 5),
+                testing::HasSubstr("parameter 2 has sizes [1]"));
+  }
 }
 
 TEST(Interpreter, KeepsBuffersWhenShapesArePropagatedInTrainingMode) {

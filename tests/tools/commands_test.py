@@ -69,6 +69,16 @@ class Commands(LatheTest):
         self.assertEqual(cost["parameters"], 269722)
         self.assertAlmostEqual(cost["macs"] / 1e6, 40.55, places=2)
 
+    def test_inspect_adds_up_the_files_of_a_sharded_model(self):
+        parts = {"a.safetensors": "a.weight", "b.safetensors": "b.weight"}
+        for file, name in parts.items():
+            write_safetensors(self.path(file), {name: ("F32", [4, 8], floats(32))})
+        index = {"weight_map": {name: file for file, name in parts.items()}}
+        with open(self.path("m.safetensors.index.json"), "w") as file:
+            json.dump(index, file)
+        expected = sum(os.path.getsize(self.path(name)) for name in [*parts, "m.safetensors.index.json"])
+        self.assertEqual(self.json("inspect", "m.safetensors.index.json")["file_bytes"], expected)
+
     def test_inspect_prints_the_graph(self):
         out, _ = self.lathe("inspect", "zoo:lenet5", "--graph")
         self.assertIn("aten::conv2d", out)

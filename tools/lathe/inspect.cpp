@@ -2,6 +2,7 @@
 
 #include "compress/budget/cost.h"
 #include "compress/error.h"
+#include "compress/files.h"
 #include "compress/graph/text.h"
 #include "compress/report/run_report.h"
 #include "tools/lathe/command.h"
@@ -24,10 +25,10 @@ struct Options {
   bool graph = false, json = false;
 };
 
+// 0 for what is no file: `-`, zoo:NAME.
 int64_t file_bytes(const std::string& source) {
   std::error_code missing;
-  const auto size = std::filesystem::file_size(source, missing);
-  return missing ? 0 : static_cast<int64_t>(size);
+  return std::filesystem::exists(source, missing) ? compress::model_file_bytes(source) : 0;
 }
 
 std::string layer_table(const compress::ModelCost& cost) {

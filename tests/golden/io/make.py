@@ -37,7 +37,7 @@ class Evil:
     """Unpickling it in Python runs a command; in Lathe it is an inert placeholder."""
 
     def __reduce__(self):
-        return (os.system, ("touch /tmp/lathe-was-fooled",))
+        return (os.system, ("touch lathe-was-fooled",))
 
 
 def describe(tensor):

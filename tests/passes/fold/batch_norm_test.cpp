@@ -1,17 +1,10 @@
 // Tests of passes/fold/batch_norm.
 
-#include "compress/graph/text.h"
-#include "tests/support/models.h"
-#include "tests/support/pass_fixture.h"
-
-#include <ATen/ATen.h>
-
-#include <gmock/gmock.h>
+#include "tests/support/pass_test.h"
 
 namespace compress::testing {
 namespace {
 
-using ::testing::HasSubstr;
 using ::testing::Not;
 
 std::string with_norm(const std::string& layer, const std::string& training = "false") {

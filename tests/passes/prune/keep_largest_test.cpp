@@ -3,28 +3,21 @@
 #include "passes/prune/keep_largest.h"
 
 #include "compress/error.h"
+#include "tests/support/tensors.h"
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
 #include <gmock/gmock.h>
 
 #include <limits>
 
-namespace compress {
+namespace compress::testing {
 namespace {
-
-at::Tensor bools(const std::vector<int64_t>& flags) { return at::tensor(flags).to(at::kBool); }
 
 int64_t count(const std::vector<at::Tensor>& masks) {
   int64_t kept = 0;
   for (const at::Tensor& mask : masks) kept += mask.sum().item<int64_t>();
   return kept;
-}
-
-void expect_same(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
-  ASSERT_EQ(a.size(), b.size());
-  for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(at::equal(a[i], b[i])) << "tensor " << i;
 }
 
 TEST(KeptCount, RoundsHalfToEvenAndKeepsOneAtLeast) {
@@ -109,8 +102,26 @@ TEST(KeepLargest, TakesEveryFloatingType) {
   }
 }
 
+// 16-bit floats alone are compared as they are; coarse as they are, many are equal.
+TEST(KeepLargest, EqualsAStableSortOnLargeTensorsOfNarrowTypes) {
+  at::manual_seed(6);
+  for (at::ScalarType dtype : {at::kHalf, at::kBFloat16}) {
+    const at::Tensor normal = at::randn({700, 600}).to(dtype), small = at::randn({300}).to(dtype);
+    const at::Tensor sparse = at::randn({400000}).clamp_min(1).sub(1).to(dtype);
+    const at::Tensor infinite = at::full({400000}, std::numeric_limits<float>::infinity(), dtype);
+    for (double share : {0.0, 1e-6, 0.1, 0.5, 0.9, 0.999999, 1.0}) {
+      for (const at::Tensor& x : {normal, sparse, infinite}) {
+        const auto k = static_cast<int64_t>(share * static_cast<double>(x.numel() + small.numel()));
+        expect_same(keep_largest({small, x}, k), keep_largest_reference({small, x}, k));
+        expect_same(keep_largest({small.to(at::kFloat), x}, k),
+                    keep_largest_reference({small, x}, k));
+      }
+    }
+  }
+}
+
 TEST(KeepLargest, RefusesNanByName) {
-  for (at::ScalarType dtype : {at::kFloat, at::kDouble}) {
+  for (at::ScalarType dtype : {at::kHalf, at::kBFloat16, at::kFloat, at::kDouble}) {
     at::Tensor x = at::ones({5}, dtype);
     x[3] = std::numeric_limits<double>::quiet_NaN();
     try {
@@ -124,4 +135,4 @@ TEST(KeepLargest, RefusesNanByName) {
 }
 
 }  // namespace
-}  // namespace compress
+}  // namespace compress::testing

@@ -2,14 +2,15 @@
 
 #include "passes/prune/keep_n_of_m.h"
 
-#include <ATen/ATen.h>
+#include "compress/error.h"
+#include "tests/support/tensors.h"
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
-namespace compress {
+#include <limits>
+
+namespace compress::testing {
 namespace {
-
-at::Tensor bools(const std::vector<int64_t>& flags) { return at::tensor(flags).to(at::kBool); }
 
 // The golden vector of SR-STE (Zhou et al., ICLR 2021): N = 2, M = 4.
 TEST(KeepNOfM, MatchesTheGoldenVector) {
@@ -55,9 +56,36 @@ TEST(KeepNOfM, KeepsAtMostNOfAShortRunAtTheEnd) {
 
 TEST(KeepNOfM, TakesNarrowTypesAndViews) {
   at::manual_seed(3);
-  const at::Tensor x = at::randn({12, 8}).to(at::kBFloat16).t();
-  EXPECT_TRUE(at::equal(keep_n_of_m(x, 2, 4, 1), keep_n_of_m_reference(x, 2, 4, 1)));
+  for (at::ScalarType dtype : {at::kHalf, at::kBFloat16}) {
+    const at::Tensor x = at::randn({12, 8}).to(dtype).t();
+    for (const auto& [n, m] : {std::pair{2, 4}, std::pair{3, 8}, std::pair{1, 3}}) {
+      EXPECT_TRUE(at::equal(keep_n_of_m(x, n, m, 1), keep_n_of_m_reference(x, n, m, 1)));
+    }
+    const at::Tensor wide = at::randint(-9, 10, {64, 640}).to(dtype);
+    EXPECT_TRUE(at::equal(keep_n_of_m(wide, 2, 4, 1), keep_n_of_m_reference(wide, 2, 4, 1)));
+    EXPECT_TRUE(at::equal(keep_n_of_m(wide, 5, 8, 1), keep_n_of_m_reference(wide, 5, 8, 1)));
+  }
+}
+
+TEST(KeepNOfM, RefusesNanWhereverItStands) {
+  for (at::ScalarType dtype : {at::kHalf, at::kBFloat16, at::kFloat}) {
+    for (int64_t m : {3, 4, 8}) {
+      for (int64_t at : {0, 50, 95}) {
+        at::Tensor x = at::ones({4, 24}).to(dtype);
+        x.view(-1)[at] = -std::numeric_limits<double>::quiet_NaN();
+        try {
+          keep_n_of_m(x, 1, m, 1, "a.weight");
+          FAIL() << "accepted";
+        } catch (const Error& error) {
+          EXPECT_EQ(error.where(), "a.weight");
+          EXPECT_THAT(error.message(), ::testing::HasSubstr("NaN"));
+        }
+        x.fill_(std::numeric_limits<double>::infinity());
+        keep_n_of_m(x, 1, m, 1);  // infinity is a magnitude like others
+      }
+    }
+  }
 }
 
 }  // namespace
-}  // namespace compress
+}  // namespace compress::testing

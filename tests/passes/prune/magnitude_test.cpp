@@ -1,14 +1,9 @@
 // Tests of passes/prune/magnitude.
 
-#include "compress/graph/text.h"
-#include "tests/support/pass_fixture.h"
-
-#include <gmock/gmock.h>
+#include "tests/support/pass_test.h"
 
 namespace compress::testing {
 namespace {
-
-using ::testing::HasSubstr;
 
 TEST(PruneMagnitude, ZeroesTheSmallestHalfOfEachTensor) {
   Model model = parse_model("fc.weight : f32[2,2] = [[1, -4], [3, -2]]");

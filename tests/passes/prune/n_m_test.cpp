@@ -1,18 +1,9 @@
 // Tests of passes/prune/n_m.
 
-#include "compress/graph/text.h"
-#include "compress/weight.h"
-#include "tests/support/models.h"
-#include "tests/support/pass_fixture.h"
-
-#include <ATen/ATen.h>
-
-#include <gmock/gmock.h>
+#include "tests/support/pass_test.h"
 
 namespace compress::testing {
 namespace {
-
-using ::testing::HasSubstr;
 
 TEST(PruneNM, KeepsTwoOfFourNeighboursInARow) {
   Model model = parse_model("fc.weight : f32[2,4] = [[1, -4, 3, -2], [8, 7, -6, 5]]");

@@ -1,18 +1,9 @@
 // Tests of passes/quantize/weights.
 
-#include "compress/graph/text.h"
-#include "compress/weight.h"
-#include "tests/support/models.h"
-#include "tests/support/pass_fixture.h"
-
-#include <ATen/ATen.h>
-
-#include <gmock/gmock.h>
+#include "tests/support/pass_test.h"
 
 namespace compress::testing {
 namespace {
-
-using ::testing::HasSubstr;
 
 TEST(QuantizeWeights, RoundsToFifteenStepsOfEachRow) {
   Model model = parse_model("fc.weight : f32[2,2] = [[7, -2.4], [0.5, 14]]");
