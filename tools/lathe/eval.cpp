@@ -63,7 +63,8 @@ void add_eval(CLI::App& app) {
       ->required()
       ->type_name("DATA");
   add_repeatable(*command, "--metric", options->metrics,
-                 "top1, top5, loss, perplexity, mse or psnr; may be repeated (default: top1)", "METRIC");
+                 "top1, top5, loss, perplexity, mse or psnr; may be repeated (default: top1)",
+                 "METRIC");
   command->add_option("--batch", options->batch, "samples that run at once")
       ->capture_default_str()
       ->type_name("N")
