@@ -114,8 +114,10 @@ class GradualHook final : public TrainingHook {
   }
 
   void after_step(Training& training) override {
-    if (is_due(training.clock)) update(training, progress(training.clock));
-    for (const Target& target : targets_) hold_at_zero(training, target.name, target.mask);
+    hold(training);  // first: an optimizer of any kind has moved masked weights, too
+    if (!is_due(training.clock)) return;
+    update(training, progress(training.clock));
+    hold(training);
   }
 
   void finish(Training& training) override {
@@ -144,6 +146,10 @@ class GradualHook final : public TrainingHook {
     int64_t input_dim = 1;
     size_t set = 0;  // which threshold it shares
   };
+
+  void hold(Training& training) const {
+    for (const Target& target : targets_) hold_at_zero(training, target.name, target.mask);
+  }
 
   bool scores_gradients() const { return options_.criterion == PruneCriterion::kTaylor; }
 

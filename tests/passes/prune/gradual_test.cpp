@@ -26,7 +26,7 @@ TEST(GradualSparsity, FollowsThePublishedCubic) {
   }
   EXPECT_NEAR(gradual_sparsity(0.05, 0.9, 0.1), 0.28035, 1e-12);
   EXPECT_NEAR(gradual_sparsity(0.05, 0.9, 0.25), 0.54140625, 1e-12);
-  EXPECT_EQ(gradual_sparsity(0.05, 0.9, -1), 0.05);
+  EXPECT_NEAR(gradual_sparsity(0.05, 0.9, -1), 0.05, 1e-15);
   EXPECT_EQ(gradual_sparsity(0.05, 0.9, 2), 0.9);
 }
 
