@@ -91,16 +91,9 @@ def test_runs_like_eager(results, network):
     check(results, network, "run_0", "outputs_0")
 
 
-# Exports whose baked-in batch size is not generalised: batch and length meet in one view.
-STAYS_FIXED = ("transformer_encoder_fixed_batch", "vit_fixed_batch")
-
-
 def test_runs_like_eager_at_another_size(results, network):
     if facts_of(network)["sizes"] == 1:
         pytest.skip("has one size")
-    if network in STAYS_FIXED:
-        assert "is fixed by the file" in results[network]["lathe"]["run_1"]
-        return
     check(results, network, "run_1", "outputs_1")
 
 
