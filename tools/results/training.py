@@ -95,8 +95,6 @@ def run(experiment, seed):
         settings.append(f"steps.{last}.train.log={epochs}")
     source = source_of(experiment, seed)
     command = [LATHE, "apply", f"recipes/{experiment.recipe}.json", source, "-o", str(output), "--report", str(report)]
-    if "cifar10" in experiment.name or experiment.name.startswith("resnet20"):
-        command += [] if source.endswith((".pt2", ".safetensors")) or source.startswith("zoo:") else ["--arch", "resnet20-cifar10"]
     for setting in settings:
         command += ["--set", setting]
     subprocess.run(command, cwd=ROOT, check=True)
@@ -108,7 +106,12 @@ def run(experiment, seed):
         "settings": [setting for setting in settings if not setting.startswith(("steps.", "variables.teacher"))],
         "threads": told["threads"],
         "before": {"metrics": told["before"]["metrics"]},
-        "after": {key: told["after"][key] for key in ("metrics", "parameters", "nonzeros", "file_bytes") if key in told["after"]},
+        "after": {
+            "metrics": told["after"]["metrics"],
+            "file_bytes": told["after"]["file_bytes"],
+            "parameters": told["after"]["cost"]["parameters"],
+            "nonzeros": told["after"]["cost"]["nonzeros"],
+        },
         "epochs": [json.loads(line) for line in epochs.read_text().splitlines()] if epochs.exists() else [],
     }
     LOGS.mkdir(parents=True, exist_ok=True)
