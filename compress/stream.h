@@ -36,9 +36,9 @@ bool can_stream(const Model& model);
 /// Runs all steps on each tensor of `model` in turn and writes what comes out to the .safetensors
 /// file `output`: the tensors that `run_recipe` and `save_model` would write. A tensor is written
 /// while the next one is worked on, so resident memory stays near the two largest tensors; pages of
-/// the input are given back. Checks as `run_recipe` does, and finds weights that are not finite when
-/// their turn comes; then, as after any error, there is no output file. A step's measure is the
-/// mean of that of its weights, by elements.
+/// the input are given back. Checks as `run_recipe` does, and finds weights that are not finite
+/// when their turn comes; then, as after any error, there is no output file. A step's measure is
+/// the mean of that of its weights, by elements.
 StreamResult stream_recipe(const Recipe& recipe, const Model& model,
                            const std::filesystem::path& output, const StreamOptions& options = {});
 
