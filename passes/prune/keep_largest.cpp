@@ -9,12 +9,12 @@
 #include "compress/error.h"
 #include "compress/multiversion.h"
 #include "passes/prune/chunks.h"
+#include "passes/prune/empty_mask.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/argsort.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/isnan.h>
 #include <ATen/ops/zeros.h>
 
@@ -84,11 +84,14 @@ COMPRESS_MULTIVERSION int64_t mark_chunk(const Word* bits, int64_t size, Word th
   return equal;
 }
 
+// Writes the magnitudes inside the band to `out` and returns their end. Few are, and which is not
+// to be foretold: all eight of a word are written, and only those inside count.
 template <class Word>
-void gather_inside(const Chunk<Word>& chunk, const uint8_t* inside, std::vector<Word>& out) {
+Word* gather_inside(const Chunk<Word>& chunk, const uint8_t* inside, Word* out) {
   const auto gather = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      if (inside[i]) out.push_back(chunk.bits[i] & kMagnitude<Word>);
+      *out = chunk.bits[i] & kMagnitude<Word>;
+      out += inside[i];
     }
   };
   int64_t i = 0;
@@ -98,6 +101,7 @@ void gather_inside(const Chunk<Word>& chunk, const uint8_t* inside, std::vector<
     if (word != 0) gather(i, i + 8);
   }
   gather(i, chunk.size);
+  return out;
 }
 
 template <class Word>
@@ -116,12 +120,15 @@ Scan<Word> scan(const ChunkList<Word>& chunks, Band<Word> band, size_t capacity)
   Chunks(static_cast<int64_t>(chunks.size())).run([&](Chunks& left) {
     Scan<Word> mine;
     std::vector<uint8_t> inside(kChunk);
+    std::vector<Word> gathered(kChunk);
     for (int64_t c; left.take(&c);) {
       const Chunk<Word>& chunk = chunks[c];
       Word most = 0;
       mine.above += scan_chunk(chunk.bits, chunk.size, band, inside.data(), &most);
       mine.most = std::max(mine.most, most);
-      if (mine.inside.size() <= capacity) gather_inside(chunk, inside.data(), mine.inside);
+      if (mine.inside.size() > capacity) continue;
+      Word* begin = gathered.data();
+      mine.inside.insert(mine.inside.end(), begin, gather_inside(chunk, inside.data(), begin));
     }
     const std::lock_guard<std::mutex> lock(mutex);
     all.above += mine.above;
@@ -344,7 +351,7 @@ std::vector<at::Tensor> keep_largest(const std::vector<at::Tensor>& tensors, int
   std::vector<at::Tensor> floats, masks;
   for (const at::Tensor& tensor : tensors) {
     floats.push_back(tensor.detach().to(at::kCPU, dtype).contiguous());
-    masks.push_back(at::empty(tensor.sizes(), floats.back().options().dtype(at::kBool)));
+    masks.push_back(empty_mask(tensor.sizes()));
   }
   const bool done = dtype == at::kFloat
                         ? mark_largest<uint32_t>(floats, masks, total, count, 0x7f800000)

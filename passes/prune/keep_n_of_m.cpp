@@ -5,10 +5,10 @@
 #include "compress/error.h"
 #include "compress/multiversion.h"
 #include "passes/prune/chunks.h"
+#include "passes/prune/empty_mask.h"
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/argsort.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -133,7 +133,7 @@ at::Tensor keep_n_of_m(const at::Tensor& tensor, int64_t n, int64_t m, int64_t d
   const at::ScalarType dtype = floats.scalar_type();
   const bool narrow = dtype == at::kHalf || dtype == at::kBFloat16;
   floats = (narrow ? floats : floats.to(at::kFloat)).contiguous();
-  at::Tensor mask = at::empty(floats.sizes(), floats.options().dtype(at::kBool));
+  at::Tensor mask = empty_mask(floats.sizes());
   if (floats.numel() == 0) return mask;
   bool* out = mask.mutable_data_ptr<bool>();
   const uint32_t most = narrow ? mark_all<uint16_t>(floats, n, m, dim, out)

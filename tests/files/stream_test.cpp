@@ -4,15 +4,23 @@
 
 #include "compress/files.h"
 #include "compress/io/safetensors.h"
+#include "compress/stream_jobs.h"
+#include "compress/weight.h"
 #include "tests/io/files.h"
 #include "tests/support/models.h"
 #include "tests/support/pass_fixture.h"
 #include "tests/support/paths.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <nlohmann/json.hpp>
+#include <sys/resource.h>
+
+#include <csignal>
+#include <future>
 
 namespace compress::testing {
 namespace {
@@ -126,6 +134,88 @@ TEST(Stream, LeavesNoFileBehindWhenAWeightIsNotFinite) {
       error_of([&] { stream_recipe(recipe_of("prune.n_m"), model, folder / "out.safetensors"); });
   EXPECT_THAT(error.what(), HasSubstr("NaN or infinite elements in c.weight"));
   EXPECT_EQ(files_in(folder.path()), 0u);
+}
+
+// What is masked and written at once is 1 MB, what one job holds 32 MB; sizes are odd.
+TEST(Stream, WritesTheSameBytesForAnyNumberOfThreads) {
+  const ScratchDir folder;
+  const std::string small =
+      "b.weight : bf16[700,1001]\nc.weight : f64[33,65]\nd.weight : f32[900,1003]\n"
+      "e.bias : f32[900]\n";
+  const int threads = at::get_num_threads();
+  for (const auto& [line, text] :
+       {std::pair{"prune.magnitude{sparsity=0.7}", "a.weight : f32[1500,5601]\n" + small},
+        std::pair{"prune.n_m", small}, std::pair{"prune.n_m{n=3,m=8}", small}}) {
+    const Model model = parse_filled(text);
+    std::vector<std::string> files;
+    for (const int count : {1, 3}) {
+      at::set_num_threads(count);
+      const StreamResult result =
+          stream_recipe(recipe_of(line), model, folder / "streamed.safetensors");
+      files.push_back(read_all(folder / "streamed.safetensors"));
+      EXPECT_EQ(result.after.nonzeros,
+                measure_cost(load_model((folder / "streamed.safetensors").string())).nonzeros);
+    }
+    at::set_num_threads(threads);
+    EXPECT_TRUE(files[0] == files[1]) << line;
+    Model whole = model.clone();
+    run_recipe(recipe_of(line), whole);
+    const SafetensorsFile found = SafetensorsFile::open(folder / "streamed.safetensors");
+    for (const Weight& weight : weights(whole)) {
+      ASSERT_NE(found.find(weight.name()), nullptr);
+      EXPECT_TRUE(at::equal(found.tensor(*found.find(weight.name())), weight.effective()));
+    }
+  }
+}
+
+TEST(Stream, ReportsADiskThatRefusesAndLeavesNoFile) {
+  const ScratchDir folder;
+  const Model model = parse_filled("a.weight : f32[1024,1024]\nb.weight : f32[1024,1024]");
+  struct rlimit before {};
+  ::getrlimit(RLIMIT_FSIZE, &before);
+  const struct rlimit small {
+    1 << 20, before.rlim_max
+  };
+  const auto ignored = ::signal(SIGXFSZ, SIG_IGN);
+  ::setrlimit(RLIMIT_FSIZE, &small);
+  const Error error =
+      error_of([&] { stream_recipe(recipe_of("prune.n_m"), model, folder / "out.safetensors"); });
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  ::signal(SIGXFSZ, ignored);
+  EXPECT_EQ(error.code(), ErrorCode::kIo);
+  EXPECT_THAT(error.what(), HasSubstr("largest file"));
+  EXPECT_EQ(files_in(folder.path()), 0u);
+}
+
+TEST(StreamJobs, RunInOrderAndWaitForTheBytesThatTheyHold) {
+  std::vector<int> done;
+  std::promise<void> gate;
+  std::shared_future<void> open = gate.get_future().share();
+  StreamJobs jobs;
+  jobs.add(1, [&] { done.push_back(1); });
+  jobs.wait();
+  EXPECT_EQ(done, std::vector<int>{1});
+  jobs.add(10, [&, open] {
+    open.wait();
+    done.push_back(2);
+  });
+  jobs.add(5, [&] { done.push_back(3); });
+  jobs.wait(15);  // both may be left
+  EXPECT_EQ(done, std::vector<int>{1});
+  gate.set_value();
+  jobs.wait(5);
+  jobs.wait();
+  EXPECT_EQ(done, (std::vector<int>{1, 2, 3}));
+}
+
+TEST(StreamJobs, HandOverWhatAJobThrewAndDropTheOthers) {
+  bool ran = false;
+  StreamJobs jobs;
+  jobs.add(1, [] { throw Error(ErrorCode::kIo, "no space left"); });
+  EXPECT_THROW(jobs.wait(), Error);
+  EXPECT_THROW(jobs.add(1, [&] { ran = true; }), Error);
+  EXPECT_THROW(jobs.wait(100), Error);
+  EXPECT_FALSE(ran);
 }
 
 TEST(CanStream, IsNotForStepsThatSeeTheWholeModel) {
