@@ -16,6 +16,7 @@ namespace compress {
 /// `channel_dim` (that dimension swapped with the first) and all else flattened into columns.
 /// Scales are a matrix [rows or 1, groups]: groups of `group_size` consecutive columns share one;
 /// the last group of a row may be shorter. A zero is always exact: some code decodes to exactly 0.
+/// With a codebook, weight = codebook[code] * scale instead (NF4, FP4, FP8).
 struct QuantizedTensor {
   std::vector<int64_t> sizes;         ///< of the weight
   at::ScalarType dtype = at::kFloat;  ///< of the decoded weight
@@ -25,8 +26,11 @@ struct QuantizedTensor {
   at::Tensor scale;                   ///< floating [rows or 1, groups]
   at::Tensor zero_point;              ///< uint8, sizes of `scale`; undefined when symmetric
   int64_t group_size = 0;             ///< columns that share a scale; `columns()` for all
+  at::Tensor codebook;                ///< float [2^bits]: what codes stand for; undefined: integers
+  at::Tensor global_scale;            ///< float []: multiplies all scales; undefined: 1
 
   bool symmetric() const { return !zero_point.defined(); }
+  bool has_codebook() const { return codebook.defined(); }
   /// What a symmetric code is offset by: code 2^(bits-1) is zero.
   int64_t offset() const { return int64_t{1} << (bits - 1); }
   int64_t rows() const { return sizes.at(channel_dim); }

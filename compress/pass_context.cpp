@@ -55,6 +55,14 @@ void PassContext::progress(int64_t done, int64_t total) {
   if (on_progress) on_progress(done, total);
 }
 
+const BatchSource& PassContext::calibration() const {
+  if (!batches) {
+    throw Error(ErrorCode::kInvalidArgument, "there is no calibration data", "",
+                "add a `calibration` entry to `data`");
+  }
+  return batches;
+}
+
 const Statistics& PassContext::statistics() const {
   COMPRESS_CHECK(collected != nullptr, "a pass asked for statistics without a wish");
   return *collected;

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include "compress/calibrate/statistics.h"
+
 #include <ATen/core/Generator.h>
 
 #include <cstdint>
@@ -15,7 +17,6 @@
 namespace compress {
 
 class Model;
-class Statistics;
 struct Step;
 struct TrainingEnvironment;
 
@@ -43,6 +44,10 @@ class PassContext {
   /// How far the step is.
   void progress(int64_t done, int64_t total);
 
+  /// The inputs of the recipe's calibration data, for passes that need `Needs::kInputs` and go
+  /// through them on their own (compress/calibrate/walk.h). Throws Error(kInvalidArgument) if there
+  /// are none.
+  const BatchSource& calibration() const;
   /// What `wishes` asked for.
   const Statistics& statistics() const;
 
@@ -55,6 +60,7 @@ class PassContext {
   std::function<void(const std::string&)> on_message;
   std::function<void(int64_t done, int64_t total)> on_progress;
   const Statistics* collected = nullptr;
+  BatchSource batches;
   const Step* step = nullptr;                     ///< the step that runs
   const TrainingEnvironment* training = nullptr;  ///< for passes that train
   const Model* original = nullptr;                ///< the model that the recipe began with

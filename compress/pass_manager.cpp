@@ -180,6 +180,7 @@ class Manager {
     context.step = &recipe_.steps[step];
     context.key = resume_key(recipe_, step + 1, state_.input_digest);
     context.training = options_.training;
+    context.batches = options_.calibration;
     context.original = options_.original != nullptr ? options_.original
                        : original_                  ? &*original_
                                                     : nullptr;

@@ -16,14 +16,24 @@ namespace compress {
 class Model;
 class Value;
 
-/// What can be known of a value after a run over data.
+/// What can be known of a value after a run over data. All but kMovingMinMax depend on the samples
+/// only, whatever their order and the size of batches, to rounding.
 enum class Statistic {
-  kMinMax,        ///< float [2]: least and greatest element
-  kMean,          ///< double []: mean of all elements
-  kChannelMean,   ///< double [channels]: mean over all dimensions but `channel_dim`
-  kChannelNorms,  ///< double [channels]: root of the sum of squares over all dimensions but that
-                  ///< one
+  kMinMax,          ///< float [2]: least and greatest element
+  kMovingMinMax,    ///< float [2]: moving average of the samples' extremes, see kMovingRate
+  kMean,            ///< double []: mean of all elements
+  kHistogram,       ///< counts of elements, see histogram.h
+  kChannelMinMax,   ///< float [2, channels]: extremes over all dimensions but `channel_dim`
+  kChannelMean,     ///< double [channels]: mean over all dimensions but that one
+  kChannelAbsMean,  ///< double [channels]: mean of absolute values
+  kChannelNorms,    ///< double [channels]: root of the sum of squares
+  /// double [groups, columns, columns]: mean of the outer products of the rows that the weight of a
+  /// layer is multiplied with (layer_input.h). The value is the layer's output.
+  kInputGram,
 };
+
+/// Each sample moves the averages of kMovingMinMax by this share of its distance.
+inline constexpr double kMovingRate = 0.01;
 
 /// One statistic of one value.
 struct Wish {
@@ -43,6 +53,8 @@ class Statistics {
   bool has(const Wish& wish) const { return tensors_.count(wish) > 0; }
   void set(const Wish& wish, at::Tensor tensor);
   size_t size() const { return tensors_.size(); }
+  /// How many samples the data had: the sum over batches of the first input's first dimension.
+  int64_t samples = 0;
 
  private:
   std::map<Wish, at::Tensor> tensors_;
