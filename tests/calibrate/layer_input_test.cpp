@@ -37,14 +37,32 @@ TEST_P(LayerInput, TimesTheWeightIsTheOutput) {
   } else if (c.call == "mm") {
     call.op = "aten::mm";
   } else if (c.call == "conv1d") {
-    call = {"aten::conv1d", {input, weight, {}, std::vector<int64_t>{2}, std::vector<int64_t>{1}},
-            {}, "y", 1, ""};
+    call = {"aten::conv1d",
+            {input, weight, {}, std::vector<int64_t>{2}, std::vector<int64_t>{1}},
+            {},
+            "y",
+            1,
+            ""};
   } else if (c.call == "conv2d") {
-    call = {"aten::conv2d", {input, weight, {}, std::vector<int64_t>{2, 1},
-            std::vector<int64_t>{1, 2}, std::vector<int64_t>{1, 2}, 2}, {}, "y", 1, ""};
+    call = {"aten::conv2d",
+            {input,
+             weight,
+             {},
+             std::vector<int64_t>{2, 1},
+             std::vector<int64_t>{1, 2},
+             std::vector<int64_t>{1, 2},
+             2},
+            {},
+            "y",
+            1,
+            ""};
   } else if (c.call == "same") {
-    call = {"aten::conv2d.padding", {input, weight, {}, std::vector<int64_t>{1, 1}, "same"},
-            {}, "y", 1, ""};
+    call = {"aten::conv2d.padding",
+            {input, weight, {}, std::vector<int64_t>{1, 1}, "same"},
+            {},
+            "y",
+            1,
+            ""};
   }
   Node* layer = model.graph().append(std::move(call));
   model.graph().set_outputs({{"y", layer->output()}});
@@ -61,8 +79,9 @@ TEST_P(LayerInput, TimesTheWeightIsTheOutput) {
     parts.push_back(matrix[g].matmul(rows.chunk(groups)[g].t()));
   }
   const at::Tensor product = at::cat(parts, 1);  // [samples * positions, outputs]
-  const at::Tensor expected =
-      c.call.starts_with("conv") || c.call == "same" ? y.movedim(1, -1).reshape({-1, y.size(1)}) : y.reshape({-1, y.size(-1)});
+  const at::Tensor expected = c.call.starts_with("conv") || c.call == "same"
+                                  ? y.movedim(1, -1).reshape({-1, y.size(1)})
+                                  : y.reshape({-1, y.size(-1)});
   ASSERT_EQ(product.sizes(), expected.sizes());
   EXPECT_TRUE(at::allclose(product, expected, 1e-4, 1e-4));
 
@@ -72,8 +91,8 @@ TEST_P(LayerInput, TimesTheWeightIsTheOutput) {
   EXPECT_EQ(gram.rows, matrix.size(1));
   EXPECT_TRUE(at::allclose(gram.sum, at::bmm(exact.transpose(1, 2), exact), 1e-4, 1e-4));
 
-  const Statistics answers = collect_statistics(
-      model, {{"y", Statistic::kInputGram}}, [&](const auto& take) {
+  const Statistics answers =
+      collect_statistics(model, {{"y", Statistic::kInputGram}}, [&](const auto& take) {
         take({x.narrow(0, 0, 1)});
         take({x.narrow(0, 1, x.size(0) - 1)});
       });
@@ -81,14 +100,14 @@ TEST_P(LayerInput, TimesTheWeightIsTheOutput) {
   EXPECT_TRUE(at::allclose(answers.at({"y", Statistic::kInputGram}), gram.mean(), 1e-4, 1e-4));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Layers, LayerInput,
-    ::testing::Values(Case{"linear", "linear", {3, 5, 4}, {6, 4}},
-                      Case{"addmm", "addmm", {5, 4}, {4, 6}}, Case{"mm", "mm", {5, 4}, {4, 6}},
-                      Case{"conv1d", "conv1d", {3, 4, 9}, {5, 4, 3}},
-                      Case{"conv2d", "conv2d", {3, 4, 9, 8}, {6, 2, 3, 2}},
-                      Case{"same", "same", {2, 3, 6, 7}, {4, 3, 3, 4}}),
-    [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Layers, LayerInput,
+                         ::testing::Values(Case{"linear", "linear", {3, 5, 4}, {6, 4}},
+                                           Case{"addmm", "addmm", {5, 4}, {4, 6}},
+                                           Case{"mm", "mm", {5, 4}, {4, 6}},
+                                           Case{"conv1d", "conv1d", {3, 4, 9}, {5, 4, 3}},
+                                           Case{"conv2d", "conv2d", {3, 4, 9, 8}, {6, 2, 3, 2}},
+                                           Case{"same", "same", {2, 3, 6, 7}, {4, 3, 3, 4}}),
+                         [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace compress

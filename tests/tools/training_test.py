@@ -1,7 +1,9 @@
 """Training by the command line: killed at any moment it ends in the same bytes, and says what is wrong."""
 
+import json
 import os
 import random
+import resource
 import signal
 import time
 
@@ -74,6 +76,51 @@ class Training(LatheTest):
         self.fails(WRONG_COMMAND, "apply", "r.json", MODEL, "-o", "o.pt2", "--resume", "--threads", "3",
                    says="--threads")
         self.assertEqual(self.read("o.pt2.resume/training.json"), saved)
+
+    def test_a_full_disk_at_a_checkpoint_keeps_the_last_one(self):
+        def small_files():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2_500_000, 2_500_000))
+
+        self.apply("whole.pt2")
+        self.assertTrue(self.kill_after("o.pt2", 0))
+        folder = self.path("o.pt2.resume")
+        saved = {name: self.read(os.path.join("o.pt2.resume", name)) for name in os.listdir(folder)}
+        self.fails(RUN_FAILED, "apply", "r.json", MODEL, "-o", "o.pt2", "--resume", says="o.pt2.resume",
+                   preexec_fn=small_files)
+        for name, content in saved.items():
+            if not name.startswith(".") and ".tmp" not in name:
+                self.assertEqual(self.read(os.path.join("o.pt2.resume", name)), content, name)
+        self.apply("o.pt2", "--resume")
+        self.assertEqual(self.read("o.pt2"), self.read("whole.pt2"))
+
+    def test_stages_have_their_own_losses_teachers_and_freezing(self):
+        """FitNet: hints of a wider teacher with the rest frozen, then logits; the second stage learns from a chain."""
+        teacher = {"name": "big", "file": "zoo:resnet32-cifar10{seed=5}"}
+        stage = {"epochs": 2, "batch_size": 16, "workers": 1, "optimizer": {"sgd": {"lr": 0.01}}}
+        frozen = [{"where": "layer3.*", "freeze": True}, {"where": "linear.*", "freeze": True}]
+        whole = recipe()
+        whole["steps"] = [
+            {"train": {**stage, "groups": frozen, "teachers": [teacher], "log": "hints.jsonl",
+                       "losses": [{"hint": {"tap": "layer2", "teacher": "big"}}]}},
+            {"train": {**stage, "teachers": [teacher], "log": "logits.jsonl",
+                       "losses": [{"cross_entropy": {"weight": 0.1}}, {"distill_logits": {"teacher": ["big", "original"]}}]}},
+        ]
+        self.write("r.json", whole)
+        self.apply("hints.pt2", "--stop-after", "0")
+        self.apply("both.pt2")
+
+        def lines(name):
+            return [json.loads(line) for line in self.read(name).splitlines()]
+
+        hints, logits = lines("hints.jsonl"), lines("logits.jsonl")
+        self.assertEqual([set(line["terms"]) for line in hints], [{"hint"}] * 2)
+        self.assertLess(hints[-1]["terms"]["hint"], hints[0]["terms"]["hint"])
+        self.assertLess(logits[-1]["loss"], logits[0]["loss"])
+        layers = self.json("diff", MODEL, "hints.pt2")["layers"]
+        moved = {layer["name"] for layer in layers if layer["largest_difference"] > 0}
+        self.assertTrue([name for name in moved if name.startswith("layer1.")], moved)
+        self.assertFalse([name for name in moved if name.startswith(("layer3.", "linear."))])
 
     def test_a_rate_that_diverges_says_step_and_place_and_keeps_the_checkpoint(self):
         self.write("r.json", recipe(optimizer={"sgd": {"lr": 1e18}}, during=[]))
