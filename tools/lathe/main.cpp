@@ -8,6 +8,10 @@
 
 #include <fmt/format.h>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include <algorithm>
 #include <cstdio>
 #include <exception>
@@ -80,6 +84,16 @@ void add_commands(CLI::App& app) {
   app.footer(kFooter);  // after the commands, which would inherit it
 }
 
+// Freed tensors stay with the process. By default glibc hands them back to the system, and a run
+// then spends up to a third of its time on page faults for the next layer's output.
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  constexpr int kMegabyte = 1 << 20;
+  mallopt(M_MMAP_THRESHOLD, 256 * kMegabyte);
+  mallopt(M_TRIM_THRESHOLD, 1024 * kMegabyte);
+#endif
+}
+
 int run(int argc, char** argv) {
   CLI::App app("Compresses trained PyTorch networks: pruning, quantization and more, by recipe.",
                "lathe");
@@ -113,6 +127,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  keep_freed_memory();
   try {
     return run(argc, argv);
   } catch (const compress::Error& error) {
