@@ -5,34 +5,16 @@
     tools/results/training.py write             writes docs/results/training.md
     tools/results/training.py list              what there is
 
-An experiment is a chain of `lathe apply` runs, one seed each. Its log, docs/results/training/<name>-<seed>.json, holds
-the commands, the figures before and after of each run's report.json, and the epochs of the last one. Models go to
-build/results.
+experiments.py says what a log holds.
 """
 
 import fnmatch
-import json
 import os
-import pathlib
 import statistics
-import subprocess
-import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-LOGS = ROOT / "docs/results/training"
-MODELS = ROOT / "build/results"
-LATHE = os.environ.get("LATHE_BIN", str(ROOT / "build/release/tools/lathe"))
+from experiments import RESNET20, ROOT, Experiment, Page
+
 TEACHER = os.environ.get("LATHE_TEACHER", str(ROOT / "../shared/checkpoints/resnet56-cifar10.th"))
-RESNET20 = str(ROOT / "recipes/checkpoints/resnet20-cifar10.safetensors")
-
-
-class Experiment:
-    """`source` is a model, or the name of the experiment whose result is the model."""
-
-    def __init__(self, name, title, recipe, source, published="", seeds=(1,), settings=(), schedule=""):
-        self.name, self.title, self.recipe, self.source = name, title, recipe, source
-        self.published, self.seeds, self.settings, self.schedule = published, seeds, settings, schedule
-
 
 MNIST = (1, 2, 3)
 EXPERIMENTS = [
@@ -68,63 +50,11 @@ EXPERIMENTS = [
     Experiment("resnet20-qat4", "int4 weights, trained (QAT)", "quantize/qat", RESNET20, "8.54 (DoReFa W4, 200 epochs)",
                schedule="4 epochs"),
 ]
-BY_NAME = {experiment.name: experiment for experiment in EXPERIMENTS}
-
-
-def model_of(experiment, seed):
-    return MODELS / f"{experiment.name}-{seed}.safetensors"
-
-
-def source_of(experiment, seed):
-    if experiment.source in BY_NAME:
-        return str(model_of(BY_NAME[experiment.source], seed))
-    if experiment.source.startswith("zoo:"):
-        return f"{experiment.source}{{seed={seed}}}"
-    return experiment.source
-
-
-def run(experiment, seed):
-    output = model_of(experiment, seed)
-    report = output.with_suffix("")
-    epochs = report / "epochs.jsonl"
-    report.mkdir(parents=True, exist_ok=True)
-    settings = [f"seed={seed}", *experiment.settings]
-    recipe = json.loads((ROOT / f"recipes/{experiment.recipe}.json").read_text())
-    last = max((i for i, step in enumerate(recipe["steps"]) if "train" in step), default=None)
-    if last is not None:
-        settings.append(f"steps.{last}.train.log={epochs}")
-    source = source_of(experiment, seed)
-    command = [LATHE, "apply", f"recipes/{experiment.recipe}.json", source, "-o", str(output), "--report", str(report)]
-    for setting in settings:
-        command += ["--set", setting]
-    subprocess.run(command, cwd=ROOT, check=True)
-    told = json.loads((report / "report.json").read_text())
-    log = {
-        "experiment": experiment.name,
-        "seed": seed,
-        "recipe": experiment.recipe,
-        "settings": [setting for setting in settings if not setting.startswith(("steps.", "variables.teacher"))],
-        "threads": told["threads"],
-        "before": {"metrics": told["before"]["metrics"]},
-        "after": {
-            "metrics": told["after"]["metrics"],
-            "file_bytes": told["after"]["file_bytes"],
-            "parameters": told["after"]["cost"]["parameters"],
-            "nonzeros": told["after"]["cost"]["nonzeros"],
-        },
-        "epochs": [json.loads(line) for line in epochs.read_text().splitlines()] if epochs.exists() else [],
-    }
-    LOGS.mkdir(parents=True, exist_ok=True)
-    (LOGS / f"{experiment.name}-{seed}.json").write_text(json.dumps(log, indent=1) + "\n")
-
-
-def logs_of(experiment):
-    files = [LOGS / f"{experiment.name}-{seed}.json" for seed in experiment.seeds]
-    return [json.loads(file.read_text()) for file in files if file.exists()]
+PAGE = Page("training", EXPERIMENTS)
 
 
 def row(experiment):
-    logs = logs_of(experiment)
+    logs = PAGE.logs_of(experiment)
     if not logs:
         return None
     errors = [100 - log["after"]["metrics"]["top1"] for log in logs]
@@ -138,34 +68,14 @@ def row(experiment):
 
 
 def write():
-    page = (ROOT / "tools/results/training.head.md").read_text().rstrip() + "\n"
+    body = ""
     for title, names in (("MNIST", "lenet*"), ("CIFAR-10", "resnet20*")):
         rows = [row(experiment) for experiment in EXPERIMENTS if fnmatch.fnmatch(experiment.name, names)]
-        page += f"\n## {title}\n\n| what | schedule | error before, % | error after, % | seeds | non-zeros | bytes | published |\n"
-        page += "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
-        page += "\n".join(line for line in rows if line) + "\n"
-    missing = [experiment.name for experiment in EXPERIMENTS if len(logs_of(experiment)) < len(experiment.seeds)]
-    if missing:
-        page += f"\nNot run yet, in whole or in part: {', '.join(missing)}.\n"
-    (ROOT / "docs/results/training.md").write_text(page)
-
-
-def main():
-    if len(sys.argv) < 2 or sys.argv[1] not in ("run", "write", "list"):
-        sys.exit(__doc__)
-    if sys.argv[1] == "write":
-        return write()
-    wanted = sys.argv[2:] or ["*"]
-    for experiment in EXPERIMENTS:
-        if not any(fnmatch.fnmatch(experiment.name, glob) for glob in wanted):
-            continue
-        for seed in experiment.seeds:
-            done = (LOGS / f"{experiment.name}-{seed}.json").exists()
-            if sys.argv[1] == "list":
-                print(f"{experiment.name} seed {seed}: {'done' if done else 'to run'}")
-            elif not done:
-                run(experiment, seed)
+        body += f"\n## {title}\n\n| what | schedule | error before, % | error after, % | seeds | non-zeros | bytes | published |\n"
+        body += "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        body += "\n".join(line for line in rows if line) + "\n"
+    PAGE.write(body)
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.main(__doc__, write)
