@@ -1,0 +1,213 @@
+#!/usr/bin/env python3
+"""Runs the experiments of docs/results/quantization.md, and writes that page from their logs.
+
+    tools/results/quantization.py run [NAME ...]    runs what has no log yet (all, or names with a glob)
+    tools/results/quantization.py write             writes docs/results/quantization.md
+    tools/results/quantization.py list              what there is
+
+LATHE_RESNET20 and LATHE_RESNET56 name the checkpoints (the public CIFAR-10 ResNets of akamaster), LATHE_TEXT the text of the
+character models. experiments.py says what a log holds.
+"""
+
+import os
+import statistics
+
+from experiments import ROOT, Experiment, Page
+
+SHARED = ROOT / "../shared"
+NETWORKS = {
+    "resnet20": os.environ.get("LATHE_RESNET20", str(SHARED / "checkpoints/resnet20-cifar10.th")),
+    "resnet56": os.environ.get("LATHE_RESNET56", str(SHARED / "checkpoints/resnet56-cifar10.th")),
+}
+GPT = str(ROOT / "recipes/checkpoints/char-gpt.safetensors")
+TEXT = os.environ.get("LATHE_TEXT", str(SHARED / "text/tinyshakespeare.txt"))
+SEEDS = (1, 2, 3)
+
+
+def cifar(steps, count):
+    images = {"cifar10": {"split": "train", "normalize": "imagenet"}}
+    return {
+        "lathe": 1,
+        "data": {
+            "train": images,
+            "calibration": {"take": {"from": "train", "count": count}},
+            "test": {"cifar10": {"split": "test", "normalize": "imagenet"}},
+        },
+        "steps": steps,
+        "evaluate": {"data": "test", "metrics": ["top1"]},
+    }
+
+
+def text(steps):
+    return {
+        "lathe": 1,
+        "data": {
+            "train": {"text": {"path": TEXT, "length": 128, "end": 0.9}},
+            "calibration": {"take": {"from": "train", "count": 256}},
+            "test": {"text": {"path": TEXT, "length": 128, "begin": 0.9}},
+        },
+        "steps": steps,
+        "evaluate": {"data": "test", "metrics": ["perplexity"], "batch_size": 32},
+    }
+
+
+class Table:
+    """Rows of methods, columns of settings; a cell is an experiment."""
+
+    def __init__(self, title, columns, metric="top1"):
+        self.title, self.columns, self.metric, self.rows = title, columns, metric, []
+
+    def add(self, name, title, model, recipe_of, seeds=(1,), reference=""):
+        """`recipe_of(column)` is the recipe of a column, or None where the method has no such setting."""
+        cells = {}
+        for column in self.columns:
+            recipe = recipe_of(column)
+            if recipe is not None:
+                key = column.lower().replace(" ", "").replace("%", "").replace(":", "")
+                source, architecture = (NETWORKS[model], f"{model}-cifar10") if model in NETWORKS else (model, None)
+                cells[column] = Experiment(f"{name}-{key}", title, recipe, source, seeds=seeds, architecture=architecture)
+        self.rows.append((title, cells, reference))
+
+    def experiments(self):
+        return [cell for _, cells, _ in self.rows for cell in cells.values()]
+
+    def text(self, page):
+        lines = [f"\n## {self.title}\n", f"| method | {' | '.join(self.columns)} | elsewhere |", "| --- " * (len(self.columns) + 2) + "|"]
+        for title, cells, reference in self.rows:
+            line = [title]
+            for column in self.columns:
+                logs = page.logs_of(cells[column]) if column in cells else []
+                line.append(self.cell([log["after"]["metrics"][self.metric] for log in logs]))
+            lines.append(f"| {' | '.join(line)} | {reference} |")
+        return "\n".join(lines) + "\n"
+
+    @staticmethod
+    def cell(figures):
+        if not figures:
+            return ""
+        spread = f" ({min(figures):.2f} to {max(figures):.2f})" if len(figures) > 1 else ""
+        return f"{statistics.mean(figures):.2f}{spread}"
+
+
+FOLD = {"pass": "fold.batch_norm"}
+TUNE = {"pass": "tune.batch_norm"}
+
+
+def bits_of(column):
+    return int(column.removeprefix("int"))
+
+
+def static_table():
+    table = Table("int8, weights and activations, 512 images: top-1, %", ["ResNet-20", "ResNet-56"])
+    # One row a method; the column is the network, so each cell is added on its own.
+    for name, title, steps, reference in (
+        ("fp32", "not quantized", [FOLD], ""),
+        ("static", "`quantize.static`", [FOLD, {"pass": "quantize.static"}], "91.80 / 93.55 (torchao / NNCF)"),
+    ):
+        cells = {}
+        for network, column in (("resnet20", "ResNet-20"), ("resnet56", "ResNet-56")):
+            cells[column] = Experiment(f"{name}-{network}", title, cifar(steps, 512), NETWORKS[network], architecture=f"{network}-cifar10")
+        table.rows.append((title, cells, reference))
+    return table
+
+
+def weights_table():
+    table = Table("ResNet-20, weights only, a scale a channel, 1024 images: top-1, %", ["int4", "int3", "int2"])
+
+    def method(name, title, step, before=(), after=(), seeds=(1,), reference=""):
+        def recipe(column):
+            return cifar([*before, {**step, "bits": bits_of(column)}, *after], 1024)
+
+        table.add(f"w-{name}", title, "resnet20", recipe, seeds, reference)
+
+    rounded = {"pass": "quantize.weights", "grid": "affine"}
+    gptq = {"pass": "quantize.gptq"}
+    method("rtn", "round to nearest", rounded, reference="90.56 / 84.0 / -")
+    method("rtn-tuned", "round to nearest, MSE range, then `tune.batch_norm`", {**rounded, "range": "mse"}, after=[TUNE])
+    method("gptq", "`quantize.gptq`", gptq, reference="91.67 / 91.36 / 82.0")
+    method("gptq-tuned", "`quantize.gptq`, then `tune.batch_norm`", gptq, after=[TUNE], reference="- / - / 88.25")
+    for name in ("adaround", "brecq"):
+        step = {"pass": f"quantize.{name}", "grid": "affine"}
+        method(name, f"`quantize.{name}`", step, before=[FOLD], seeds=SEEDS)
+    return table
+
+
+def ladder_table():
+    columns = ["W4A8", "W4A4", "W3A3"]
+    table = Table("ResNet-20, weights and activations, 1024 images: top-1, %", columns)
+
+    def method(name, step, seeds):
+        def recipe(column):
+            return cifar([FOLD, {**step, "bits": int(column[1]), "activations": int(column[3])}], 1024)
+
+        table.add(f"wa-{name}", f"`quantize.{name}`", "resnet20", recipe, seeds)
+
+    method("static", {"pass": "quantize.static"}, (1,))
+    for name in ("adaround", "brecq", "qdrop", "pd_quant"):
+        method(name, {"pass": f"quantize.{name}"}, SEEDS)
+    return table
+
+
+def sparsity_table():
+    columns = ["50 %", "70 %", "80 %", "2:4"]
+    table = Table("ResNet-20, one-shot sparsity (stem and classifier kept), 1024 images: top-1, %", columns)
+    where = {"not": {"name": ["conv1.weight", "linear.weight"]}}
+
+    def method(name, title, dense, n_m, after=(), reference=""):
+        def recipe(column):
+            step = n_m if ":" in column else {**dense, "sparsity": int(column.split()[0]) / 100}
+            return None if step is None else cifar([{**step, "where": where}, *after], 1024)
+
+        table.add(f"s-{name}", title, "resnet20", recipe, reference=reference)
+
+    magnitude, n_m = {"pass": "prune.magnitude"}, {"pass": "prune.n_m"}
+    method("magnitude", "`prune.magnitude`, `prune.n_m`", magnitude, n_m)
+    method("magnitude-tuned", "the same, then `tune.batch_norm`", magnitude, n_m, [TUNE])
+    for name, reference, tuned in (
+        ("wanda", "", ""),
+        ("sparse_gpt", "91.55 / - / 42.4 / 88.86", "91.42 / - / 78.7 / 90.66"),
+        ("obc", "", ""),
+    ):
+        step = {"pass": f"prune.{name}"}
+        method(name, f"`prune.{name}`", step, {**step, "n": 2, "m": 4}, reference=reference)
+        method(f"{name}-tuned", f"`prune.{name}`, then `tune.batch_norm`", step, {**step, "n": 2, "m": 4}, [TUNE], tuned)
+    return table
+
+
+def language_table():
+    table = Table("Character GPT, groups of 64: perplexity on held-out text", ["int4", "int3"], "perplexity")
+    where = {"kind": "linear"}
+
+    def method(name, step):
+        def recipe(column):
+            return text([{**step, "bits": bits_of(column), "granularity": "group:64", "where": where}])
+
+        table.add(f"gpt-{name}", f"`quantize.{name}`", GPT, recipe)
+
+    for name, grid in (("weights", {"grid": "affine"}), ("hqq", {}), ("awq", {}), ("gptq", {})):
+        method(name, {"pass": f"quantize.{name}", **grid})
+    return table
+
+
+def sparse_language_table():
+    table = Table("Character GPT, one-shot sparsity: perplexity on held-out text", ["50 %", "2:4"], "perplexity")
+    where = {"kind": "linear"}
+    for name, n_m in (("magnitude", "n_m"), ("wanda", "wanda"), ("sparse_gpt", "sparse_gpt")):
+        def recipe(column, name=name, n_m=n_m):
+            step = {"pass": f"prune.{n_m}", "n": 2, "m": 4} if ":" in column else {"pass": f"prune.{name}", "sparsity": 0.5}
+            return text([{**step, "where": where}])
+
+        table.add(f"gpt-{name}", f"`prune.{name}`", GPT, recipe)
+    return table
+
+
+TABLES = [static_table(), weights_table(), ladder_table(), sparsity_table(), language_table(), sparse_language_table()]
+PAGE = Page("quantization", [experiment for table in TABLES for experiment in table.experiments()])
+
+
+def write():
+    PAGE.write("".join(table.text(PAGE) for table in TABLES))
+
+
+if __name__ == "__main__":
+    PAGE.main(__doc__, write)
