@@ -55,6 +55,11 @@ TrainingEnvironment training_environment() {
   return environment;
 }
 
+// The calibration data of whoever asks for some.
+BatchSource calibration() {
+  return [](const auto& consume) { consume({at::ones({2, 4, 6, 6})}); };
+}
+
 class PassLaw : public ::testing::TestWithParam<std::string> {
  protected:
   const Pass& pass() const { return testing::passes().at(GetParam()); }
@@ -67,7 +72,7 @@ class PassLaw : public ::testing::TestWithParam<std::string> {
     options.verify = true;
     const TrainingEnvironment training = training_environment();
     options.training = &training;
-    options.calibration = [](const auto& consume) { consume({at::ones({2, 4, 6, 6})}); };
+    options.calibration = calibration();
     return run_recipe(load_recipe(beside("recipes", ".json").string(), testing::passes()), model,
                       options);
   }
@@ -148,6 +153,7 @@ TEST_P(StepLaw, RefusesASelectorWithoutAMatch) {
 TEST_P(StepLaw, DoesNothingWhenNoEditIsAllowed) {
   Model model = network();
   RunOptions options;
+  options.calibration = calibration();
   options.limits = {{GetParam(), 0}};
   const RunResult result = testing::run_passes(GetParam(), model, options);
   EXPECT_EQ(result.input_digest, result.output_digest);
