@@ -1,0 +1,131 @@
+// Rounds weights to codes so that the layer's output changes least.
+//
+// Columns are rounded one after another, and those behind make up for the error of those before,
+// as far as the inputs of the calibration data tell (passes/second_order/column_factor.h). Layers
+// follow one another too: each sees its inputs as the quantized layers before it make them.
+
+#include "compress/encoding_bits.h"
+#include "compress/pass.h"
+#include "compress/weight.h"
+#include "passes/quantize/grid.h"
+#include "passes/second_order/calibrated_layers.h"
+#include "passes/second_order/quantize_columns.h"
+
+#include <fmt/format.h>
+
+namespace compress {
+
+enum class ColumnRange { kMinmax, kMse };
+inline std::vector<std::string_view> option_names(ColumnRange) { return {"minmax", "mse"}; }
+
+struct QuantizeGptqOptions {
+  int bits = 4;
+  Grid grid = Grid::kAffine;
+  Granularity granularity = Granularity::channel();
+  ColumnRange range = ColumnRange::kMse;
+  bool act_order = true;
+  double damping = 0.01;
+  Selector where = Selector::weights();
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("bits", bits, "Bits of a code.").range(2, 8);
+    field("grid", grid, "Codes around zero, or with a zero point where the range is lopsided.");
+    field("granularity", granularity,
+          "What shares one scale; a group is a run of weights in one output channel.");
+    field("range", range,
+          "How the range that the codes cover is chosen: the extremes, or of 80 smaller ones that "
+          "of least squared error, each input weighed by its mean square.");
+    field("act_order", act_order,
+          "Round columns by falling mean square of their inputs. Groups then have the ranges of "
+          "the weights as they came; otherwise those that they have when their turn comes.");
+    field("damping", damping,
+          "Share of the mean diagonal that is added to the diagonal of the inputs' Gram matrix; "
+          "raised tenfold where that is not enough, and a message says so.")
+        .range(0, 1);
+    field("where", where,
+          "The weights to quantize; those that have no input matrix (embeddings, recurrent "
+          "layers) are left alone, and a message says so.");
+  }
+};
+
+class QuantizeGptq final : public PassWith<QuantizeGptqOptions> {
+ public:
+  static constexpr PassInfo kInfo{
+      "quantize.gptq",
+      "Rounds weights to codes so that the layer's output changes least",
+      Needs::kInputs,
+      Keeps::kShapes | Keeps::kDtypes,
+      Locality::kModel,
+      "Frantar et al., GPTQ: Accurate Post-Training Quantization for Generative Pre-trained "
+      "Transformers, ICLR 2023"};
+
+  Change run(Model& model, const Options& options, PassContext& context) const override {
+    QuantizeColumns how;
+    how.grid = {options.bits, options.grid == Grid::kSymmetric,
+                options.range == ColumnRange::kMse ? GridRange::kWeighted : GridRange::kMinmax};
+    how.granularity = options.granularity;
+    how.damping = options.damping;
+    how.act_order = how.static_groups = options.act_order;
+
+    int64_t quantized = 0, bits = 0, layers = 0;
+    double error = 0;
+    const auto leave_alone = [](const Weight& weight) {
+      return weight.is_quantized() ? fmt::format("it is quantized already ({})", weight.encoding())
+                                   : std::string();
+    };
+    for_each_calibrated_layer(model, options.where, context, leave_alone, [&](auto& layer) {
+      Weight& weight = layer.weight;
+      const ColumnCodes found = quantize_columns(layer.matrix, layer.gram, how, layer.keep);
+      report(found, weight, options, context);
+      error += relative_output_error(layer.matrix, found.weight, layer.gram);
+      const QuantizedTensor codes = encode(found, weight, how);
+      weight.encode(codes);
+      quantized += weight.elements();
+      bits += codes.bits_on_disk();
+      ++layers;
+    });
+    context.count("weights_quantized", quantized);
+    if (layers == 0) return Change::kNone;
+    context.measure("bits_per_weight", static_cast<double>(bits) / static_cast<double>(quantized));
+    context.measure("mean_relative_output_error", error / static_cast<double>(layers));
+    return Change::kSome;
+  }
+
+ private:
+  static QuantizedTensor encode(const ColumnCodes& found, const Weight& weight,
+                                const QuantizeColumns& how) {
+    QuantizedTensor out;
+    out.sizes = weight.sizes();
+    out.dtype = weight.dtype();
+    out.channel_dim = weight.output_dim();
+    out.bits = how.grid.bits;
+    out.fields = pack_codes(found.codes, out.bits);
+    out.scale = found.scale;
+    if (!how.grid.symmetric) out.zero_point = found.zero;
+    const bool grouped = how.granularity.kind == Granularity::Kind::kGroup;
+    out.group_size = grouped ? std::min(how.granularity.group_size, out.columns()) : out.columns();
+    return out;
+  }
+
+  static void report(const ColumnCodes& found, const Weight& weight, const Options& options,
+                     PassContext& context) {
+    if (found.damping != options.damping) {
+      context.message(
+          fmt::format("{}: damping raised to {}, the Gram matrix of its inputs is "
+                      "singular with {}; more calibration data would help",
+                      weight.name(), found.damping, options.damping));
+    }
+    if (found.dead > 0) {
+      context.message(
+          fmt::format("{}: {} of {} inputs are always zero on the calibration data, "
+                      "their weights became zero",
+                      weight.name(), found.dead, weight.groups() * found.codes.size(1)));
+      context.count("dead_inputs", found.dead);
+    }
+  }
+};
+
+COMPRESS_PASS(QuantizeGptq)
+
+}  // namespace compress

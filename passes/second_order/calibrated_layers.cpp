@@ -1,0 +1,111 @@
+// Layers one after another, each with what is known of its inputs.
+
+#include "passes/second_order/calibrated_layers.h"
+
+#include "compress/calibrate/layer_input.h"
+#include "compress/calibrate/walk.h"
+#include "compress/encoding.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/matmul.h>
+
+#include <fmt/format.h>
+
+#include <vector>
+
+namespace compress {
+namespace {
+
+std::string no_input_matrix(const Weight& weight) {
+  if (weight.kind() == OperatorKind::kEmbedding) return "an embedding looks rows up";
+  if (weight.uses().size() > 1) {
+    return fmt::format("{} layers share it, with inputs of their own", weight.uses().size());
+  }
+  if (!has_layer_input_matrix(*weight.layer())) {
+    return fmt::format("the inputs of {} are not the rows of one matrix", weight.layer()->op());
+  }
+  return {};
+}
+
+// Neighbours like the projections of an attention layer have the same inputs.
+class Grams {
+ public:
+  explicit Grams(const Walk& walk) : walk_(walk) {}
+
+  const at::Tensor& of(const Node& layer) {
+    const Value* input = layer_input(layer);
+    const bool is_linear = operator_kind(layer) == OperatorKind::kLinear;
+    if (is_linear && input->name() == linear_input_) return gram_;
+    Gram gram;
+    for (const at::Tensor& batch : walk_.at(input)) gram.add(layer, batch);
+    gram_ = gram.mean();
+    linear_input_ = is_linear ? input->name() : std::string();
+    return gram_;
+  }
+
+ private:
+  const Walk& walk_;
+  std::string linear_input_;
+  at::Tensor gram_;
+};
+
+}  // namespace
+
+double relative_output_error(const at::Tensor& weight, const at::Tensor& changed,
+                             const at::Tensor& gram) {
+  const int64_t groups = gram.size(0);
+  const auto energy = [&](const at::Tensor& matrix) {
+    const at::Tensor rows = matrix.to(at::kDouble).view({groups, -1, matrix.size(1)});
+    return at::matmul(rows, gram).mul_(rows).sum().item<double>();
+  };
+  const double all = energy(weight);
+  return all > 0 ? energy(weight - changed) / all : 0;
+}
+
+void for_each_calibrated_layer(Model& model, const Selector& where, PassContext& context,
+                               const LeaveAlone& leave_alone, const EditLayer& edit) {
+  std::vector<Weight> selected = weights(model, where);
+  Walk walk(model, context.calibration());
+  Grams grams(walk);
+  int64_t done = 0;
+  for (Weight& weight : selected) {
+    context.progress(done++, static_cast<int64_t>(selected.size()));
+    std::string reason = no_input_matrix(weight);
+    if (reason.empty() && leave_alone) reason = leave_alone(weight);
+    if (!reason.empty()) {
+      context.message(fmt::format("{}: left alone, {}", weight.name(), reason));
+      context.count("weights_left_alone");
+      continue;
+    }
+    if (!context.begin(weight.name())) break;
+    walk.advance(weight.layer());
+    const int64_t rows = weight.output_dim();
+    CalibratedLayer layer{
+        weight, as_matrix(weight.effective(), rows).to(at::kFloat), {}, grams.of(*weight.layer())};
+    if (weight.mask().defined()) layer.keep = as_matrix(weight.mask(), rows);
+    edit(layer);
+  }
+}
+
+std::string unless_stored(const Weight& weight) {
+  if (weight.is_quantized()) {
+    return fmt::format("it is quantized ({}), prune before", weight.encoding());
+  }
+  return weight.stored() ? "" : "it is computed from other tensors";
+}
+
+bool store_matrix(Weight& weight, const at::Tensor& matrix) {
+  const at::Tensor elements =
+      from_matrix(matrix, weight.sizes(), weight.output_dim()).to(weight.dtype()).contiguous();
+  if (at::equal(elements, weight.effective())) return false;
+  weight.set_stored(elements);
+  return true;
+}
+
+int64_t mask_matrix(Weight& weight, const at::Tensor& keep) {
+  return weight.set_mask(from_matrix(keep, weight.sizes(), weight.output_dim()).contiguous());
+}
+
+}  // namespace compress

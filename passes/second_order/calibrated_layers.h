@@ -1,0 +1,54 @@
+// Layers one after another, each with what is known of its inputs.
+
+#pragma once
+
+#include "compress/model.h"
+#include "compress/pass_context.h"
+#include "compress/selector.h"
+#include "compress/weight.h"
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+namespace compress {
+
+/// A layer's weight as a matrix, and its inputs.
+struct CalibratedLayer {
+  Weight& weight;
+  at::Tensor matrix;  ///< float [rows, columns]: the effective weight, a row an output
+  at::Tensor keep;    ///< the weight's mask, bool [rows, columns]; undefined if it has none
+  /// double [groups, columns, columns]: mean outer product of the rows that reach each group of a
+  /// convolution (compress/calibrate/layer_input.h)
+  at::Tensor gram;
+};
+
+/// tr(D H D^T) / tr(W H W^T), D the difference of two matrices [rows, columns]: the share of the
+/// layer's output, as energy, that the change of the weight takes away. 0 if the output is 0.
+double relative_output_error(const at::Tensor& weight, const at::Tensor& changed,
+                             const at::Tensor& gram);
+
+/// A sentence's end on why a weight is left alone, or empty.
+using LeaveAlone = std::function<std::string(const Weight&)>;
+/// Changes one layer's weight.
+using EditLayer = std::function<void(CalibratedLayer&)>;
+
+/// Calls `edit` for the selected weights in the order of the graph, each with its inputs as they
+/// are behind the layers that were edited before. Weights whose layers have no input matrix
+/// (embeddings, recurrent layers, transposed convolutions), that several layers share, or that
+/// `leave_alone` names, are left alone; a message says so, and the count `weights_left_alone`.
+void for_each_calibrated_layer(Model& model, const Selector& where, PassContext& context,
+                               const LeaveAlone& leave_alone, const EditLayer& edit);
+
+/// Why weights that have no elements to change are left alone: codes, computed weights.
+std::string unless_stored(const Weight& weight);
+
+/// Puts a matrix [rows, columns] in the place of a stored weight's elements; whether that changes
+/// the effective weight.
+bool store_matrix(Weight& weight, const at::Tensor& matrix);
+/// Masks a weight by a matrix [rows, columns]; how many elements were masked newly.
+int64_t mask_matrix(Weight& weight, const at::Tensor& keep);
+
+}  // namespace compress
