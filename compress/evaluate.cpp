@@ -262,7 +262,8 @@ std::vector<double> evaluate(const Model& model, const DatasetPtr& data,
   while (std::optional<Batch> batch = loader.next()) {
     const at::Tensor input = batch->inputs.front();
     for (at::Tensor& moved : batch->inputs) moved = moved.to(device);
-    const std::vector<at::Tensor> outputs = model.forward(batch->inputs);
+    const std::vector<at::Tensor> outputs =
+        options.run ? options.run(batch->inputs) : model.forward(batch->inputs);
     if (outputs.empty()) throw Error(ErrorCode::kInvalidArgument, "the model returns no tensor");
     try {
       add_batch(outputs.front().cpu(), *batch, input, metrics, sums);

@@ -41,6 +41,8 @@ struct EvaluateOptions {
   int loader_threads = 1;
   /// The largest signal, for kPsnr: 1 for pixels in [0, 1]. A peak p adds 20 log10(p) dB.
   double peak = 1.0;
+  /// Runs the model in the place of `forward`: a plan of the engine, another runtime.
+  std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>& inputs)> run;
   /// Called after every batch.
   std::function<void(int64_t samples_done, int64_t samples_total)> on_progress;
 };

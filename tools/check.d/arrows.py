@@ -17,6 +17,7 @@ ALLOWED = {
     "record": MODEL,
     "zoo": MODEL | {"io"},  # loads a state_dict into an architecture
     "data": MODEL | {"io", "options"},
+    "engine": MODEL,
     "budget": MODEL | {"options", "io"},  # gives pages of mapped weights back
     "calibrate": MODEL | {"options"},
     "options": GRAPH,  # selectors know kinds of operators

@@ -8,7 +8,8 @@ set(lathe_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/lathe)
 install(TARGETS lathe_compress lathe_passes EXPORT lathe-targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(EXPORT lathe-targets NAMESPACE lathe:: DESTINATION ${lathe_package_dir})
 foreach(folder IN ITEMS compress passes)
-  install(DIRECTORY ${PROJECT_SOURCE_DIR}/${folder} DESTINATION include/lathe FILES_MATCHING PATTERN "*.h")
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/${folder} DESTINATION include/lathe FILES_MATCHING PATTERN "*.h"
+    PATTERN primitives.h EXCLUDE)  # the one header that needs oneDNN's
 endforeach()
 if(TARGET lathe)
   install(TARGETS lathe RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})

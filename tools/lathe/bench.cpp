@@ -2,15 +2,18 @@
 
 #include "compress/budget/latency.h"
 #include "compress/error.h"
+#include "compress/graph/shapes.h"
 #include "compress/report/table.h"
 #include "tools/lathe/command.h"
 #include "tools/lathe/terminal.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include <functional>
 #include <memory>
 
 namespace lathe {
@@ -20,12 +23,42 @@ struct Options {
   ModelArgument model;
   std::string against, against_architecture;
   ComputeOptions compute;
+  EngineOptions engine;
   compress::LatencyOptions latency;
   bool json = false;
 };
 
+// Times each model, and with the engine each model's plan beside it, in turns.
+std::vector<compress::Latency> measure(const std::vector<compress::Model>& models,
+                                       std::vector<std::string>& sources, const Options& options) {
+  std::vector<const compress::Model*> pointers;
+  for (const compress::Model& model : models) pointers.push_back(&model);
+  if (!options.engine.engine) return compress::measure_latency(pointers, options.latency);
+  const at::NoGradGuard no_grad;
+  std::vector<compress::Plan> plans;
+  std::vector<std::vector<at::Tensor>> inputs;
+  for (const compress::Model& model : models) {
+    inputs.push_back(compress::example_inputs(model, options.latency.batch));
+    plans.push_back(compress::plan(model, inputs.back(), options.engine.plan()));
+  }
+  std::vector<std::function<void()>> runs;
+  std::vector<std::string> names;
+  for (size_t i = 0; i < models.size(); ++i) {
+    if (options.engine.print_plan) {
+      say(fmt::format("the plan of {}:\n{}", sources[i], plans[i].text()));
+    }
+    names.push_back(sources[i]);
+    runs.emplace_back([&, i] { models[i].forward(inputs[i]); });
+    names.push_back(sources[i] + " (engine)");
+    runs.emplace_back([&, i] { plans[i].run(inputs[i]); });
+  }
+  sources = std::move(names);
+  return compress::time_in_turns(runs, options.latency);
+}
+
 void run(const Options& options) {
   options.compute.apply();
+  options.engine.check(options.compute);
   std::vector<std::string> sources = {options.model.source};
   std::vector<compress::Model> models;
   models.push_back(load(options.model));
@@ -39,14 +72,11 @@ void run(const Options& options) {
                           "is a bare set of tensors and cannot be run", sources[i],
                           "give its architecture with --arch (see: lathe models)");
   }
-  std::vector<const compress::Model*> pointers;
   for (compress::Model& model : models) {
     model.eval();
     model.to(options.compute.where());
-    pointers.push_back(&model);
   }
-  const std::vector<compress::Latency> latencies =
-      compress::measure_latency(pointers, options.latency);
+  const std::vector<compress::Latency> latencies = measure(models, sources, options);
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   compress::Table table({{"model", compress::Table::Align::kLeft},
                          {"median ms"},
@@ -101,6 +131,7 @@ void add_bench(CLI::App& app) {
       ->check(within(0.01, 3600.0));
   command->footer("Example: lathe bench zoo:resnet20-cifar10 --against small.pt2 --batch 32");
   command->add_flag("--json", options->json, "print JSON");
+  options->engine.add_to(*command);
   options->compute.add_to(*command);
   command->callback([options] { run(*options); });
 }

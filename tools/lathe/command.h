@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include "compress/engine/plan.h"
+
 #include <c10/core/Device.h>
 
 #include <CLI/App.hpp>
@@ -46,6 +48,17 @@ struct ComputeOptions {
   /// Sets LibTorch's number of threads. Throws compress::Error for a device that is not there.
   void apply() const;
   c10::Device where() const { return c10::Device(device); }
+};
+
+/// Options of commands that run a model: `--engine`, `--precision`, `--plan`.
+struct EngineOptions {
+  bool engine = false, print_plan = false;
+  std::string precision = "graph";
+  void add_to(CLI::App& command);
+  /// Throws compress::Error if the engine is asked for and is not in this build, or not for
+  /// `compute`.
+  void check(const ComputeOptions& compute) const;
+  compress::PlanOptions plan() const;
 };
 
 /// An option that may be repeated and takes one value each time, so that the words behind it stay

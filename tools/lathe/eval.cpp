@@ -18,6 +18,7 @@ namespace {
 struct Options {
   ModelArgument model;
   ComputeOptions compute;
+  EngineOptions engine;
   std::string data;
   std::vector<std::string> metrics = {"top1"};
   int64_t batch = 250;
@@ -26,6 +27,7 @@ struct Options {
 
 void run(const Options& options) {
   options.compute.apply();
+  options.engine.check(options.compute);
   std::vector<compress::Metric> metrics;
   for (const std::string& name : options.metrics) metrics.push_back(compress::parse_metric(name));
   const compress::DatasetPtr data = compress::open_data(compress::parse_data_spec(options.data));
@@ -35,6 +37,15 @@ void run(const Options& options) {
   compress::EvaluateOptions evaluate_options;
   evaluate_options.batch_size = options.batch;
   evaluate_options.on_progress = [&](int64_t done, int64_t total) { progress.update(done, total); };
+  compress::PlannedModel planned(model, options.engine.plan());
+  bool plan_is_known = !options.engine.print_plan;
+  if (options.engine.engine) {
+    evaluate_options.run = [&](const std::vector<at::Tensor>& inputs) {
+      if (!plan_is_known) say("the plan:\n" + planned.plan_for(inputs).text());
+      plan_is_known = true;
+      return planned.run(inputs);
+    };
+  }
   const std::vector<double> figures = compress::evaluate(model, data, metrics, evaluate_options);
   if (options.json) {
     nlohmann::ordered_json json = {
@@ -72,6 +83,7 @@ void add_eval(CLI::App& app) {
   command->footer(
       "Example: lathe eval resnet20.pt2 --data cifar10:test --metric top1 --metric loss");
   command->add_flag("--json", options->json, "print JSON");
+  options->engine.add_to(*command);
   options->compute.add_to(*command);
   command->callback([options] { run(*options); });
 }

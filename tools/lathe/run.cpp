@@ -25,6 +25,7 @@ using compress::ErrorCode;
 struct Options {
   ModelArgument model;
   ComputeOptions compute;
+  EngineOptions engine;
   std::string inputs, outputs;
   bool train = false;
 };
@@ -75,8 +76,22 @@ void check_output(const std::string& path) {
   compress::check_save_path(path);
 }
 
+std::vector<at::Tensor> outputs_of(const compress::Model& model,
+                                   const std::vector<at::Tensor>& inputs,
+                                   const EngineOptions& engine) {
+  if (!engine.engine) return model.forward(inputs);
+  compress::Plan plan = compress::plan(model, inputs, engine.plan());
+  if (engine.print_plan) say("the plan:\n" + plan.text());
+  return plan.run(inputs);
+}
+
 void run(const Options& options) {
   options.compute.apply();
+  options.engine.check(options.compute);
+  if (options.train && options.engine.engine) {
+    throw Error(ErrorCode::kInvalidArgument, "the engine runs in inference mode only", "--train",
+                "leave out --train or --engine");
+  }
   check_output(options.outputs);
   compress::Model model = load(options.model);
   if (model.is_tensor_set()) {
@@ -91,7 +106,7 @@ void run(const Options& options) {
     inputs[i] = inputs[i].to(options.compute.where());
   }
   const at::NoGradGuard no_grad;
-  const std::vector<at::Tensor> outputs = model.forward(inputs);
+  const std::vector<at::Tensor> outputs = outputs_of(model, inputs, options.engine);
   compress::NamedTensors named;
   // A copy each: an output may be a view of another, which the file would take for a tie.
   for (size_t i = 0; i < outputs.size(); ++i) {
@@ -121,6 +136,7 @@ void add_run(CLI::App& app) {
   command->footer(
       "Example: lathe run resnet20.pt2 --inputs in.safetensors --outputs out.safetensors");
   command->add_flag("--train", options->train, "run in training mode (batch norm and dropout)");
+  options->engine.add_to(*command);
   options->compute.add_to(*command);
   command->callback([options] { run(*options); });
 }

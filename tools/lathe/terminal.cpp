@@ -63,6 +63,41 @@ void ComputeOptions::apply() const {
   }
 }
 
+void EngineOptions::add_to(CLI::App& command) {
+  command.add_flag("--engine", engine,
+                   "run through the inference engine, planned once a batch size");
+  command
+      .add_option("--precision", precision,
+                  "of the engine: graph (integers where the model is quantized, else float), float "
+                  "or bfloat16")
+      ->capture_default_str()
+      ->type_name("PRECISION")
+      ->check(CLI::IsMember({"graph", "float", "bfloat16"}).description(""));
+  command.add_flag("--plan", print_plan,
+                   "say on standard error what the engine does, step by step");
+}
+
+void EngineOptions::check(const ComputeOptions& compute) const {
+  if (!engine && (print_plan || precision != "graph")) {
+    throw Error(ErrorCode::kInvalidArgument, "belongs to the inference engine",
+                print_plan ? "--plan" : "--precision", "add --engine");
+  }
+  if (engine && compute.device != "cpu") {
+    throw Error(ErrorCode::kInvalidArgument, "the engine runs on the CPU only", "--engine",
+                "leave out --device or --engine");
+  }
+  if (engine) compress::require_engine();
+}
+
+compress::PlanOptions EngineOptions::plan() const {
+  const std::vector<std::string_view> names = option_names(compress::EnginePrecision{});
+  compress::PlanOptions options;
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (names[i] == precision) options.precision = static_cast<compress::EnginePrecision>(i);
+  }
+  return options;
+}
+
 compress::Model load(const ModelArgument& argument) {
   if (!argument.architecture.empty() && argument.source.starts_with("zoo:")) {
     throw Error(ErrorCode::kInvalidArgument,

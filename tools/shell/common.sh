@@ -4,6 +4,7 @@
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 cache="${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/lathe"
 torch_version=2.13.0
+onednn=onednn-devel-cpu-gomp==2023.2.0
 cache_data="${LATHE_DATA:-$cache/data}"
 command_name="$(basename "$0")"
 
@@ -61,7 +62,10 @@ need_torch() {
     return
   fi
   export LATHE_TORCH="$own"
-  [[ -f "$own/complete" ]] && return
+  if [[ -f "$own/complete" ]]; then
+    need_onednn "$own"
+    return
+  fi
   say "installing torch $torch_version for the CPU into $own (200 MB; set LATHE_TORCH=DIR to use one that you have)"
   python3 -m venv --clear "$own" ||
     fail "could not create the virtual environment $own" "install python3-venv, and check that the folder is writable"
@@ -75,6 +79,15 @@ need_torch() {
     "${pip[@]}" "torch==$torch_version" numpy pillow >&2
   fi || fail "pip could not install torch $torch_version" "check the network and the disk (df -h), or set LATHE_TORCH=DIR to a LibTorch that you have"
   touch "$own/complete"
+  need_onednn "$own"
+}
+
+# Puts oneDNN for the inference engine into the virtual environment; Lathe builds without it too.
+need_onednn() { # need_onednn ENVIRONMENT
+  [[ -d "$1/lib/cmake/dnnl" ]] && return
+  say "installing oneDNN for the inference engine into $1"
+  "$1/bin/python" -m pip install -qq --disable-pip-version-check "$onednn" >&2 ||
+    say "pip could not install $onednn: the build will have no inference engine"
 }
 
 # Prints the Python that has torch, or nothing when LATHE_TORCH is a LibTorch without Python.
