@@ -1,0 +1,102 @@
+// Removes channels: slices tensors and updates types.
+
+#include "compress/graph/compact.h"
+
+#include "compress/error.h"
+#include "compress/graph/compact_literals.h"
+#include "compress/graph/shapes.h"
+#include "compress/graph/verify.h"
+
+#include <ATen/ATen.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+
+namespace compress {
+namespace {
+
+at::Tensor without(const at::Tensor& tensor,
+                   const std::vector<std::optional<std::vector<int64_t>>>& kept) {
+  at::Tensor result = tensor.detach();
+  // The dimension that loses most first, so that the rest has less to copy.
+  std::vector<size_t> order;
+  for (size_t d = 0; d < kept.size(); ++d) {
+    if (kept[d]) order.push_back(d);
+  }
+  const auto share = [&](size_t d) {
+    return static_cast<double>(kept[d]->size()) /
+           static_cast<double>(tensor.size(static_cast<int64_t>(d)));
+  };
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return share(a) < share(b); });
+  for (const size_t d : order) {
+    const at::Tensor index = at::tensor(*kept[d], at::kLong).to(tensor.device());
+    result = result.index_select(static_cast<int64_t>(d), index);
+  }
+  return result.set_requires_grad(tensor.requires_grad());
+}
+
+void slice_tensors(Model& model, const ChannelGroups& groups, const ChannelSet& set) {
+  for (const Value* value : model.graph().named_tensors()) {
+    if (!groups.is_cut(set, value)) continue;
+    std::vector<std::optional<std::vector<int64_t>>> kept(groups.rank(value));
+    for (int64_t d = 0; d < groups.rank(value); ++d) {
+      if (groups.is_cut(set, value, d)) kept[d] = groups.kept(set, value, d);
+    }
+    model.set_tensor(value->name(), without(model.tensor(value->name()), kept));
+  }
+}
+
+// Whether all new sizes could be written down; a size that is computed from symbols cannot always.
+bool update_types(Graph& graph, const ChannelGroups& groups, const ChannelSet& set) {
+  bool complete = true;
+  for (Node& node : graph.nodes()) {
+    for (Value* output : node.outputs()) {
+      if (!output->type.sizes || !groups.is_cut(set, output)) continue;
+      for (int64_t d = 0; d < groups.rank(output); ++d) {
+        if (!groups.is_cut(set, output, d)) continue;
+        Dim& dim = output->type.sizes->at(d);
+        if (dim.is_symbolic()) {
+          complete = false;
+        } else {
+          dim = Dim(groups.left(set, output, d));
+        }
+      }
+    }
+  }
+  return complete;
+}
+
+}  // namespace
+
+void remove(Model& model, const ChannelGroups& groups, const ChannelSet& set) {
+  if (groups.version() != model.graph().version()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "the graph has changed since its channels were analysed", {}, "analyse it again");
+  }
+  if (set.empty()) return;
+  for (const Value* value : model.graph().named_tensors()) {
+    if (!groups.is_cut(set, value) || model.tensor(value->name()).defined()) continue;
+    throw Error(ErrorCode::kRunFailed, "the values of this tensor are not known, only their digest",
+                value->name(), "supply them before channels are removed");
+  }
+  // New nodes and tensors (constant indices) come in front of those that need them.
+  std::vector<Node*> nodes;
+  for (Node& node : model.graph().nodes()) nodes.push_back(&node);
+  std::vector<Replacement> replacements;
+  for (Node* node : nodes) {
+    if (const auto replacement = move_literals(model, *node, groups, set)) {
+      replacements.push_back(*replacement);
+    }
+  }
+  slice_tensors(model, groups, set);
+  const bool complete = update_types(model.graph(), groups, set);
+  for (const Replacement& each : replacements) model.graph().replace_uses(each.value, each.with);
+  model.remove_dead();
+  if (!complete) propagate_shapes(model);
+  verify(model, {.unused = false});
+}
+
+}  // namespace compress
