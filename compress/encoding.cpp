@@ -3,6 +3,7 @@
 #include "compress/encoding.h"
 
 #include "compress/encoding_bits.h"
+#include "compress/encoding_codebooks.h"
 #include "compress/error.h"
 
 #include <functional>
@@ -21,6 +22,8 @@ int64_t QuantizedTensor::columns() const {
 int64_t QuantizedTensor::bits_on_disk() const {
   size_t bytes = scale.nbytes();
   if (zero_point.defined()) bytes += zero_point.nbytes();
+  if (global_scale.defined()) bytes += global_scale.nbytes();
+  if (has_codebook() && known_codebook(codebook).empty()) bytes += codebook.nbytes();
   for (const at::Tensor& field : fields) bytes += field.nbytes();
   return static_cast<int64_t>(bytes) * 8;
 }
@@ -41,7 +44,10 @@ at::Tensor from_matrix(const at::Tensor& matrix, const std::vector<int64_t>& siz
 at::Tensor dequantize(const QuantizedTensor& quantized) {
   const int64_t rows = quantized.rows(), columns = quantized.columns();
   const at::Tensor codes = unpack_codes(quantized.fields, quantized.bits, columns);
-  at::Tensor values = codes.to(at::kFloat);
+  at::Tensor values = quantized.has_codebook() ? quantized.codebook.to(at::kFloat)
+                                                     .index_select(0, codes.flatten().to(at::kInt))
+                                                     .view(codes.sizes())
+                                               : codes.to(at::kFloat);
   const auto per_column = [&](const at::Tensor& per_group) {
     return per_group.repeat_interleave(quantized.group_size, 1).narrow(1, 0, columns);
   };
@@ -50,12 +56,12 @@ at::Tensor dequantize(const QuantizedTensor& quantized) {
   const auto spread = [&](const at::Tensor& per_group) {
     return even ? per_group.unsqueeze(-1) : per_column(per_group);
   };
-  if (quantized.symmetric()) {
-    values.sub_(quantized.offset());
-  } else {
+  if (!quantized.symmetric()) {
     values.sub_(spread(quantized.zero_point));
+  } else if (!quantized.has_codebook()) {
+    values.sub_(quantized.offset());
   }
-  values.mul_(spread(quantized.scale));
+  values.mul_(spread(float_scale(quantized)));
   return from_matrix(values.view({rows, columns}), quantized.sizes, quantized.channel_dim)
       .to(quantized.dtype);
 }

@@ -3,6 +3,7 @@
 #include "compress/encoding_graph.h"
 
 #include "compress/encoding_bits.h"
+#include "compress/encoding_codebooks.h"
 #include "compress/error.h"
 
 #include <ATen/core/Tensor.h>
@@ -39,17 +40,27 @@ class Writer {
 
   // One constant [0, f, 2f, ...] serves all weights with fields of that width.
   Value* shifts(int width) {
-    const std::string name = fmt::format("shifts{}", width);
-    const at::Tensor wanted = at::arange(0, 8, width, at::kByte);
+    return constant(fmt::format("shifts{}", width), at::arange(0, 8, width, at::kByte));
+  }
+
+  // A format's codebook serves all weights, another one the weight `name`.
+  Value* codebook(const at::Tensor& codebook, const std::string& name) {
+    const std::string_view known = known_codebook(codebook);
+    return known.empty() ? add(name + "_codebook", codebook)
+                         : constant(std::string(known), codebook);
+  }
+
+ private:
+  Value* constant(const std::string& name, const at::Tensor& wanted) {
     const NamedTensor* present = model_.find_tensor(name);
-    if (present && present->tensor.defined() && present->tensor.scalar_type() == at::kByte &&
+    if (present && present->tensor.defined() &&
+        present->tensor.scalar_type() == wanted.scalar_type() &&
         at::equal(present->tensor, wanted)) {
       return model_.graph().find(present->name);
     }
     return add(name, wanted, TensorRole::kConstant);
   }
 
- private:
   Model& model_;
   Node* before_;
   std::string module_path_;
@@ -78,6 +89,25 @@ Value* insert_codes(Writer& write, const QuantizedTensor& quantized, const std::
   return codes;
 }
 
+// What the codes stand for, before scales and zero points.
+Value* insert_values(Writer& write, const QuantizedTensor& quantized, const std::string& name) {
+  Value* codes = insert_codes(write, quantized, name);
+  if (!quantized.has_codebook()) return write.call("aten::to.dtype", {codes, at::kFloat});
+  Value* indices = write.call("aten::to.dtype", {codes, at::kInt});
+  Value* codebook = write.codebook(quantized.codebook, name);
+  return write.call("aten::index.Tensor", {codebook, std::vector<Value*>{indices}});
+}
+
+Value* insert_scale(Writer& write, const QuantizedTensor& quantized, const std::string& name) {
+  Value* scale = write.add(name + "_scale", quantized.scale);
+  if (c10::isFloat8Type(quantized.scale.scalar_type())) {
+    scale = write.call("aten::to.dtype", {scale, at::kFloat});
+  }
+  if (!quantized.global_scale.defined()) return scale;
+  Value* global_scale = write.add(name + "_global_scale", quantized.global_scale);
+  return write.call("aten::mul.Tensor", {scale, global_scale});
+}
+
 }  // namespace
 
 Value* insert_decoding(Model& model, const QuantizedTensor& quantized, const std::string& name,
@@ -94,19 +124,18 @@ Value* insert_decoding(Model& model, const QuantizedTensor& quantized, const std
     return write.call("aten::slice.Tensor", {wide, 1, 0, columns});
   };
 
-  Value* values = insert_codes(write, quantized, name);
-  values = write.call("aten::to.dtype", {values, at::kFloat});
+  Value* values = insert_values(write, quantized, name);
   if (groups > 1 && even) {
     values = write.call("aten::view",
                         {values, std::vector<int64_t>{rows, groups, quantized.group_size}});
   }
-  if (quantized.symmetric()) {
-    values = write.call("aten::sub.Scalar", {values, quantized.offset()});
-  } else {
+  if (!quantized.symmetric()) {
     Value* zero_point = write.add(name + "_zero_point", quantized.zero_point);
     values = write.call("aten::sub.Tensor", {values, spread(zero_point)});
+  } else if (!quantized.has_codebook()) {
+    values = write.call("aten::sub.Scalar", {values, quantized.offset()});
   }
-  Value* scale = write.add(name + "_scale", quantized.scale);
+  Value* scale = insert_scale(write, quantized, name);
   values = write.call("aten::mul.Tensor", {values, spread(scale)});
   std::vector<int64_t> rows_first = quantized.sizes;
   std::swap(rows_first[0], rows_first[quantized.channel_dim]);

@@ -14,6 +14,13 @@
 //   weight    = aten::view(scaled, sizes), and aten::transpose.int, aten::to.dtype where they
 //   matter
 //
+// With a codebook, the codes are its indices and nothing is subtracted:
+//   indices   = aten::to.dtype(codes, i32)
+//   values    = aten::index.Tensor(nf4_codebook, [indices])
+// Scales in eight bits (nvfp4, mxfp4) and those below a global scale become floats first:
+//   scale     = aten::to.dtype(fc.weight_scale, f32)
+//   scale     = aten::mul.Tensor(scale, fc.weight_global_scale)
+//
 // With several groups, scale and zero point are spread by unsqueeze(-1), or where the last group is
 // shorter by repeat_interleave and slice. The interpreter computes all this once and keeps the
 // result.
@@ -29,8 +36,10 @@
 
 namespace compress {
 
-/// Adds the tensors `<name>_codes<width>`, `<name>_scale` and `<name>_zero_point` and, in front of
-/// `before` (null: at the end), the nodes that decode them. Returns the decoded weight.
+/// Adds the tensors `<name>_codes<width>`, `<name>_scale`, `<name>_zero_point`,
+/// `<name>_global_scale` and `<name>_codebook`, as far as there are, and, in front of `before`
+/// (null: at the end), the nodes that decode them. Codebooks of formats are constants that all
+/// weights share. Returns the decoded weight.
 Value* insert_decoding(Model& model, const QuantizedTensor& quantized, const std::string& name,
                        Node* before, const std::string& module_path = {});
 

@@ -115,17 +115,17 @@ class Matcher {
   bool match_inside(const Value* centred, const Value* scale) {
     QuantizedTensor& out = found_.quantized;
     found_.tensors.clear();
+    out.zero_point = out.codebook = out.global_scale = at::Tensor();
     ragged_ = false;
     const Node* sub = producer(centred, {"aten::sub.Scalar", "aten::sub.Tensor"});
-    if (sub == nullptr) return false;
-    const std::optional<int64_t> offset = int_argument(sub, 1);
-    const Node* cast =
-        producer(skip_reshape(value_argument(sub, 0)), {"aten::to.dtype", "aten::_to_copy"});
-    if (cast == nullptr || !match_codes(value_argument(cast, 0))) return false;
-    if (offset && *offset != out.offset()) return false;
+    const std::optional<int64_t> offset = sub ? int_argument(sub, 1) : std::nullopt;
+    if (!match_values(skip_reshape(sub ? value_argument(sub, 0) : centred))) return false;
+    if (offset ? out.has_codebook() || *offset != out.offset() : !sub && !out.has_codebook()) {
+      return false;
+    }
     out.group_size = out.columns();
     if (!match_spread(scale, &out.scale) || !out.scale.is_floating_point()) return false;
-    if (!offset) {
+    if (sub && !offset) {
       if (!match_spread(value_argument(sub, 1), &out.zero_point)) return false;
       if (!out.zero_point.sizes().equals(out.scale.sizes())) return false;
     }
@@ -134,6 +134,23 @@ class Matcher {
     }
     const int64_t groups = (out.columns() + out.group_size - 1) / out.group_size;
     return groups == out.groups() && (out.scale.size(0) == 1 || out.scale.size(0) == out.rows());
+  }
+
+  // Codes as floats, or entries of a codebook.
+  bool match_values(const Value* value) {
+    QuantizedTensor& out = found_.quantized;
+    const Value* integers = value;
+    if (const Node* index = producer(value, {"aten::index.Tensor"})) {
+      const Argument& indices = index->arguments()[1];
+      if (!indices.is_list() || indices.list().size() != 1) return false;
+      out.codebook = tensor_of(value_argument(index, 0));
+      integers = indices.list()[0].value();
+    }
+    const Node* cast = producer(integers, {"aten::to.dtype", "aten::_to_copy"});
+    if (cast == nullptr || !match_codes(value_argument(cast, 0))) return false;
+    if (integers == value) return true;
+    return out.codebook.defined() && out.codebook.is_floating_point() && out.codebook.dim() == 1 &&
+           out.codebook.size(0) == int64_t{1} << out.bits;
   }
 
   // add(add(field, field, alpha), field, alpha) of unpacked fields.
@@ -189,6 +206,19 @@ class Matcher {
     return width;
   }
 
+  // The scales behind a multiplication with a global one and a cast to float.
+  const Value* skip_to_stored(const Value* value) {
+    if (const Node* mul = producer(value, {"aten::mul.Tensor"})) {
+      const Value* factor = value_argument(mul, 1);
+      const at::Tensor global_scale = tensor_of(factor);
+      if (!global_scale.defined() || global_scale.numel() != 1 || !use(factor)) return nullptr;
+      found_.quantized.global_scale = global_scale;
+      value = value_argument(mul, 0);
+    }
+    const Node* cast = producer(value, {"aten::to.dtype", "aten::_to_copy"});
+    return cast ? value_argument(cast, 0) : value;
+  }
+
   // A matrix [rows or 1, groups], as it is, by unsqueeze, or by repeat_interleave and slice.
   bool match_spread(const Value* value, at::Tensor* matrix) {
     if (const Node* unsqueeze = producer(value, {"aten::unsqueeze"})) {
@@ -201,6 +231,7 @@ class Matcher {
       ragged_ = true;
       value = value_argument(repeat, 0);
     }
+    value = skip_to_stored(value);
     if (!use(value)) return false;
     *matrix = tensor_of(value);
     return matrix->dim() == 2;

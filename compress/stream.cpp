@@ -43,7 +43,7 @@ uint64_t header_room(const Recipe& recipe, const Model& model, const Metadata& m
     names.insert(names.end(), tensor.aliases.begin(), tensor.aliases.end());
     dims = std::max(dims, static_cast<size_t>(tensor.tensor.dim()));
     if (tensor.tensor.dim() < 2) continue;
-    for (const char* part : {"_packed", "_shape", "_scale", "_zero_point"}) {
+    for (const char* part : {"_packed", "_shape", "_scale", "_zero_point", "_global_scale"}) {
       names.push_back(tensor.name + part);
     }
     layers += kConfiguration + 4 * tensor.name.size() +

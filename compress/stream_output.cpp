@@ -138,6 +138,7 @@ void StreamOutput::merge(const std::string& key, const std::string& text) {
   } else if (key != kQuantizationConfigKey) {
     known->second.update(json);
   } else {
+    if (known->second["format"] != json["format"]) known->second["format"] = kMixedLayout;
     merge_groups(known->second["config_groups"], json["config_groups"].front());
   }
 }

@@ -2,6 +2,7 @@
 
 #include "compress/weight.h"
 
+#include "compress/encoding_codebooks.h"
 #include "compress/encoding_graph.h"
 #include "compress/error.h"
 #include "compress/graph/dtype_names.h"
@@ -163,8 +164,12 @@ at::Tensor Weight::effective() const {
 std::string Weight::encoding() const {
   std::string text;
   if (quantized_) {
-    text = fmt::format("{}int{}", quantized_->symmetric() ? "" : "u", quantized_->bits);
-    if (quantized_->groups() > 1) {
+    text = quantized_->has_codebook()
+               ? codebook_format(*quantized_)
+               : fmt::format("{}int{}", quantized_->symmetric() ? "" : "u", quantized_->bits);
+    if (text == "mxfp4" || text == "nvfp4") {
+      // The format says what shares a scale.
+    } else if (quantized_->groups() > 1) {
       text += fmt::format(" group:{}", quantized_->group_size);
     } else {
       text += quantized_->scale.size(0) > 1 || sizes_[quantized_->channel_dim] == 1 ? " channel"

@@ -195,8 +195,10 @@ Packed take_packed(const StateDict& weights, NamedTensors& rest) {
 }
 
 bool has_packed_tensors(const StateDict& weights) {
-  return std::any_of(weights.tensors.begin(), weights.tensors.end(),
-                     [](const auto& entry) { return entry.first.ends_with(".weight_packed"); });
+  return std::any_of(weights.tensors.begin(), weights.tensors.end(), [](const auto& entry) {
+    return entry.first.ends_with(".weight_packed") ||
+           (entry.first.ends_with(".weight_scale") && entry.second.is_floating_point());
+  });
 }
 
 }  // namespace

@@ -191,20 +191,35 @@ at::Tensor rows_of(const at::Tensor& matrix, int64_t first, int64_t size) {
   return matrix.size(0) == 1 ? matrix : matrix.narrow(0, first, size);
 }
 
+// Which codes do not stand for 0, where that is the same in all groups.
+std::vector<bool> nonzero_codes(const QuantizedTensor& quantized) {
+  std::vector<bool> nonzero(size_t{1} << quantized.bits, true);
+  if (!quantized.has_codebook()) {
+    nonzero[quantized.offset()] = false;
+    return nonzero;
+  }
+  const at::Tensor codebook = quantized.codebook.to(at::kFloat).contiguous();
+  for (size_t code = 0; code < nonzero.size(); ++code) {
+    nonzero[code] = codebook.const_data_ptr<float>()[code] != 0;
+  }
+  return nonzero;
+}
+
 // Of symmetric codes in one field: a byte has as many as its value tells.
 int64_t count_bytes(const QuantizedTensor& quantized) {
   const int width = quantized.bits, codes = 8 / width;
+  const std::vector<bool> nonzero = nonzero_codes(quantized);
   std::array<uint8_t, 256> nonzeros{};
   for (int byte = 0; byte < 256; ++byte) {
     for (int i = 0; i < codes; ++i) {
       const int code = (byte >> (i * width)) & ((1 << width) - 1);
-      nonzeros[byte] = static_cast<uint8_t>(nonzeros[byte] + (code != quantized.offset()));
+      nonzeros[byte] = static_cast<uint8_t>(nonzeros[byte] + nonzero[code]);
     }
   }
   const at::Tensor& field = quantized.fields.front();
   const int64_t rows = field.size(0), bytes = field.size(1);
-  const int64_t padding = bytes * codes - quantized.columns();  // zero bits, which no zero is
-  int64_t count = -padding * rows;
+  const int64_t padding = bytes * codes - quantized.columns();  // of zero bits
+  int64_t count = nonzero[0] ? -padding * rows : 0;
   const uint8_t* data = field.const_data_ptr<uint8_t>();
   const int64_t step = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, bytes));
   for (int64_t first = 0; first < rows; first += step) {
@@ -230,7 +245,10 @@ int64_t count_codes(const QuantizedTensor& quantized, const at::Tensor& mask) {
     for (const at::Tensor& field : quantized.fields) fields.push_back(field.narrow(0, first, size));
     const at::Tensor codes = unpack_codes(fields, quantized.bits, columns);
     at::Tensor counted;
-    if (quantized.symmetric()) {
+    if (quantized.has_codebook()) {
+      counted = quantized.codebook.index_select(0, codes.flatten().to(at::kInt)).ne(0);
+      counted = counted.view(codes.sizes());
+    } else if (quantized.symmetric()) {
       counted = codes.ne(quantized.offset());
     } else {
       counted = codes.ne(rows_of(quantized.zero_point, first, size)

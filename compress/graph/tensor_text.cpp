@@ -69,6 +69,9 @@ bool visit_dtype(c10::ScalarType dtype, Visit&& visit) {
     case c10::kFloat8_e5m2:
       visit(c10::Float8_e5m2{});
       return true;
+    case c10::kFloat8_e8m0fnu:
+      visit(c10::Float8_e8m0fnu{});
+      return true;
     default:
       return false;
   }

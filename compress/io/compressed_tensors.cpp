@@ -3,8 +3,10 @@
 #include "compress/io/compressed_tensors.h"
 
 #include "compress/encoding_bits.h"
+#include "compress/encoding_codebooks.h"
 #include "compress/error.h"
 #include "compress/io/atomic_file.h"
+#include "compress/io/compressed_floats.h"
 #include "compress/weight.h"
 
 #include <ATen/TensorOperators.h>
@@ -29,11 +31,30 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kWeight = ".weight";
+constexpr std::string_view kIntLayout = "pack-quantized";
+
+// How a layer is written: its scheme, and where that puts its tensors.
+struct Packing {
+  Json scheme;
+  std::string layout;
+  bool operator==(const Packing&) const = default;
+};
 
 // Why the layout has no place for a quantized weight; empty if it has.
 std::string obstacle(const Weight& weight) {
   const QuantizedTensor& quantized = *weight.quantized();
   if (!weight.name().ends_with(kWeight)) return "its name does not end in `.weight`";
+  if (quantized.has_codebook()) {
+    if (!float_layout(quantized).empty()) return "";
+    const std::string format = codebook_format(quantized);
+    return format == "mxfp4" || format == "nvfp4"
+               ? fmt::format("{} needs rows of whole blocks, not of {}", format,
+                             quantized.columns())
+               : fmt::format("the library has no {}", format);
+  }
+  if (!quantized.symmetric() && quantized.zero_point.is_floating_point()) {
+    return "its zero points are fractions";
+  }
   if (quantized.columns() % quantized.group_size != 0) {
     return fmt::format("its rows of {} do not divide into groups of {}", quantized.columns(),
                        quantized.group_size);
@@ -42,12 +63,20 @@ std::string obstacle(const Weight& weight) {
   return one_scale && quantized.groups() > 1 ? "its rows share the scales of groups" : "";
 }
 
+// A code of the codebook that stands for 0.
+int64_t zero_code(const at::Tensor& codebook) {
+  const at::Tensor zeros = codebook.eq(0);
+  COMPRESS_CHECK(zeros.any().item<bool>(), "a known codebook has a zero");
+  return zeros.to(at::kByte).argmax().item<int64_t>();
+}
+
 // Codes with those under a mask set to zero.
 QuantizedTensor masked(const QuantizedTensor& quantized, const at::Tensor& mask) {
   QuantizedTensor out = quantized;
   const int64_t rows = out.rows(), columns = out.columns();
   const at::Tensor keep = as_matrix(mask, out.channel_dim);
-  at::Tensor zero = at::full({1, 1}, out.offset(), at::kByte);
+  const int64_t code = out.has_codebook() ? zero_code(out.codebook) : out.offset();
+  at::Tensor zero = at::full({1, 1}, code, at::kByte);
   if (!out.symmetric()) {
     zero = out.zero_point.repeat_interleave(out.group_size, 1).narrow(1, 0, columns);
   }
@@ -56,7 +85,14 @@ QuantizedTensor masked(const QuantizedTensor& quantized, const at::Tensor& mask)
   return out;
 }
 
+std::string_view layout_of(const QuantizedTensor& quantized) {
+  return quantized.has_codebook() ? float_layout(quantized) : kIntLayout;
+}
+
 std::string strategy(const QuantizedTensor& quantized) {
+  const std::string_view layout = layout_of(quantized);
+  if (layout == kNvfp4Layout) return "tensor_group";
+  if (layout == kMxfp4Layout) return "group";
   if (quantized.groups() > 1) return "group";
   return quantized.scale.size(0) == 1 ? "tensor" : "channel";
 }
@@ -74,18 +110,22 @@ Json scheme_of(const QuantizedTensor& quantized) {
   const std::string how = strategy(quantized);
   Json scheme;
   scheme["num_bits"] = quantized.bits;
-  scheme["type"] = "int";
+  scheme["type"] = quantized.has_codebook() ? "float" : "int";
   scheme["symmetric"] = quantized.symmetric();
   scheme["strategy"] = how;
-  scheme["group_size"] = how == "group" ? Json(quantized.group_size) : Json(nullptr);
+  scheme["group_size"] = how.ends_with("group") ? Json(quantized.group_size) : Json(nullptr);
   scheme["dynamic"] = false;
+  const std::string_view layout = layout_of(quantized);
+  if (layout == kNvfp4Layout) scheme["scale_dtype"] = "torch.float8_e4m3fn";
+  if (layout == kMxfp4Layout) scheme["scale_dtype"] = "torch.uint8";
   return scheme;
 }
 
 // One group of layers for each scheme, in the order in which they come.
-Json configuration(const std::vector<std::pair<std::string, Json>>& layers,
+Json configuration(const std::vector<std::pair<std::string, Packing>>& layers,
                    const std::vector<std::string>& dense) {
-  std::vector<std::pair<Json, Json>> groups;  // scheme, targets
+  std::vector<std::pair<Packing, Json>> groups;  // and their targets
+  bool mixed = false;
   for (const auto& layer : layers) {
     const auto same = [&](const auto& group) { return group.first == layer.second; };
     auto group = std::find_if(groups.begin(), groups.end(), same);
@@ -94,10 +134,11 @@ Json configuration(const std::vector<std::pair<std::string, Json>>& layers,
       group = groups.end() - 1;
     }
     group->second.push_back(layer.first);
+    mixed = mixed || layer.second.layout != layers.front().second.layout;
   }
   Json config;
   config["quant_method"] = "compressed-tensors";
-  config["format"] = "pack-quantized";
+  config["format"] = mixed ? kMixedLayout : layers.front().second.layout;
   config["quantization_status"] = "compressed";
   config["kv_cache_scheme"] = nullptr;
   config["global_compression_ratio"] = nullptr;
@@ -105,10 +146,10 @@ Json configuration(const std::vector<std::pair<std::string, Json>>& layers,
   for (size_t i = 0; i < groups.size(); ++i) {
     Json& group = config["config_groups"][fmt::format("group_{}", i)];
     group["targets"] = groups[i].second;
-    group["weights"] = groups[i].first;
+    group["weights"] = groups[i].first.scheme;
     group["input_activations"] = nullptr;
     group["output_activations"] = nullptr;
-    group["format"] = "pack-quantized";
+    group["format"] = groups[i].first.layout;
   }
   return config;
 }
@@ -129,6 +170,7 @@ at::Tensor packed_words(const QuantizedTensor& quantized) {
 
 void append_packed(const std::string& module, const QuantizedTensor& quantized,
                    NamedTensors& tensors) {
+  if (quantized.has_codebook()) return pack_floats(module + ".weight", quantized, tensors);
   const int64_t rows = quantized.rows(), columns = quantized.columns();
   const at::Tensor scale =
       strategy(quantized) == "tensor" ? quantized.scale.view({1}) : quantized.scale;
@@ -218,7 +260,7 @@ Model for_compressed_tensors(const Model& model, std::vector<std::string>* notes
 
 CompressedTensors pack_compressed_tensors(const Model& model) {
   CompressedTensors out;
-  std::vector<std::pair<std::string, Json>> layers;
+  std::vector<std::pair<std::string, Packing>> layers;
   std::vector<std::string> dense;
   Json shapes = Json::object(), channel_dims = Json::object();
   std::unordered_set<std::string> encoded;  // tensors of encodings
@@ -232,7 +274,7 @@ CompressedTensors pack_compressed_tensors(const Model& model) {
     COMPRESS_CHECK(obstacle(weight).empty() && !weight.mask().defined(),
                    "the model was prepared by for_compressed_tensors");
     append_packed(module, quantized, out.tensors);
-    layers.emplace_back(module, scheme_of(quantized));
+    layers.emplace_back(module, Packing{scheme_of(quantized), std::string(layout_of(quantized))});
     if (weight.sizes().size() != 2) shapes[weight.name()] = weight.sizes();
     if (quantized.channel_dim != 0) channel_dims[weight.name()] = quantized.channel_dim;
     for (const std::string& name : weight.sources()) encoded.insert(name);

@@ -4,9 +4,9 @@
 // codes in a little-endian stream of bits a row), `M.weight_shape`, `M.weight_scale`, and for
 // affine codes `M.weight_zero_point`; a JSON `quantization_config` says bits, symmetry and
 // grouping. Read by the library from version 0.18 (2, 4 and 8 bits by older ones too), and with it
-// by transformers and vLLM. What the layout has no words for travels in metadata: `lathe.shapes`
-// (sizes of weights that are not matrices) and `lathe.channel_dims` (rows that are not dimension
-// 0).
+// by transformers and vLLM. Floating codes have layouts of their own (compressed_floats.h). What
+// these have no words for travels in metadata: `lathe.shapes` (sizes of weights that are not
+// matrices) and `lathe.channel_dims` (rows that are not dimension 0).
 
 #pragma once
 
@@ -23,6 +23,8 @@ namespace compress {
 
 /// Metadata key of the JSON object that config.json has under the same key.
 inline constexpr const char* kQuantizationConfigKey = "quantization_config";
+/// The format that the configuration names where its layers have several.
+inline constexpr const char* kMixedLayout = "mixed-precision";
 
 /// A model's tensors in this layout.
 struct CompressedTensors {
@@ -54,7 +56,7 @@ UnpackedTensors read_compressed_tensors(const NamedTensors& tensors, const Metad
 /// Puts the tensors of Lathe's own encoding (compress/encoding_graph.h) in the place of the packed
 /// ones, under the names that a graph of Lathe has for them. Throws Error(kBadFile) naming the
 /// tensor if sizes, types or the configuration do not fit, Error(kUnsupported) for other formats
-/// than `pack-quantized` and `dense`.
+/// than `pack-quantized`, `dense` and those of compressed_floats.h.
 NamedTensors unpack_compressed_tensors(const NamedTensors& tensors, const Metadata& metadata);
 
 /// The same as a set of tensors whose quantized weights are decoded by its graph.

@@ -3,6 +3,7 @@
 #include "compress/encoding_bits.h"
 #include "compress/encoding_graph.h"
 #include "compress/error.h"
+#include "compress/io/compressed_floats.h"
 #include "compress/io/compressed_tensors.h"
 
 #include <ATen/TensorOperators.h>
@@ -13,6 +14,7 @@
 
 #include <algorithm>
 #include <regex>
+#include <set>
 #include <unordered_map>
 
 namespace compress {
@@ -20,7 +22,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::string_view kPacked = ".weight_packed";
+constexpr std::string_view kPacked = ".weight_packed", kWeight = ".weight";
 
 [[noreturn]] void refuse(const std::string& where, std::string message,
                          ErrorCode code = ErrorCode::kBadFile) {
@@ -37,6 +39,7 @@ Json parse(const Metadata& metadata, const char* key) {
 
 struct Scheme {
   int bits = 0;
+  bool floating = false;
   bool symmetric = true;
   std::string strategy;
 };
@@ -47,7 +50,8 @@ class Configuration {
   explicit Configuration(const Metadata& metadata)
       : json_(parse(metadata, kQuantizationConfigKey)) {
     const std::string format = json_.value("format", "");
-    if (format != "pack-quantized" && format != "dense" && format != "mixed-precision") {
+    if (format != "pack-quantized" && format != "dense" && format != kMixedLayout &&
+        !is_float_layout(format)) {
       refuse(kQuantizationConfigKey, fmt::format("the format `{}` is not read", format),
              ErrorCode::kUnsupported);
     }
@@ -86,10 +90,14 @@ class Configuration {
     const auto weights = group.find("weights");
     if (weights == group.end() || !weights->is_object()) refuse(module, "its group has no weights");
     try {
-      Scheme scheme{weights->value("num_bits", 0), weights->value("symmetric", true),
-                    weights->value("strategy", "")};
-      if (scheme.bits < 1 || scheme.bits > 8 || weights->value("type", "int") != "int") {
-        refuse(module, "only integers of 1 to 8 bits are read", ErrorCode::kUnsupported);
+      Scheme scheme{weights->value("num_bits", 0), weights->value("type", "int") == "float",
+                    weights->value("symmetric", true), weights->value("strategy", "")};
+      const bool known = scheme.floating
+                             ? scheme.symmetric && (scheme.bits == 4 || scheme.bits == 8)
+                             : scheme.bits >= 1 && scheme.bits <= 8;
+      if (!known || (!scheme.floating && weights->value("type", "int") != "int")) {
+        refuse(module, "only integers of 1 to 8 bits and floats of 4 and 8 are read",
+               ErrorCode::kUnsupported);
       }
       return scheme;
     } catch (const Json::exception& error) {
@@ -142,6 +150,20 @@ void read_layout(const Metadata& metadata, const std::string& name, int64_t rows
     refuse(name, fmt::format("its shape does not fit its matrix of {} x {}", rows, columns));
 }
 
+QuantizedTensor read_floats(const Index& index, const std::string& module,
+                            const Metadata& metadata) {
+  const std::string base = module + ".weight";
+  const auto find = [&](const std::string& name) {
+    const auto found = index.find(name);
+    return found == index.end() ? at::Tensor() : found->second;
+  };
+  const at::Tensor packed = find(base + "_packed");
+  QuantizedTensor out = unpack_floats(base, {packed.defined() ? packed : find(base),
+                                             find(base + "_scale"), find(base + "_global_scale")});
+  read_layout(metadata, base, out.sizes[0], out.sizes[1], out);
+  return out;
+}
+
 QuantizedTensor read_packed(const Index& index, const std::string& module, const Scheme& scheme,
                             const Metadata& metadata) {
   const std::string base = module + ".weight";
@@ -189,18 +211,28 @@ UnpackedTensors read_compressed_tensors(const NamedTensors& tensors, const Metad
   const Configuration configuration(metadata);
   const Index index(tensors.begin(), tensors.end());
   UnpackedTensors out;
+  // `M` if the tensor holds the codes of `M.weight`.
+  const auto module_of = [&](const std::string& name, const at::Tensor& tensor) {
+    if (name.ends_with(kPacked)) return name.substr(0, name.size() - kPacked.size());
+    const bool fp8 = tensor.scalar_type() == at::kFloat8_e4m3fn && name.ends_with(kWeight) &&
+                     index.contains(name + "_scale");
+    return fp8 ? name.substr(0, name.size() - kWeight.size()) : std::string();
+  };
+  std::set<std::string> parts;  // of those weights, besides the codes
   for (const auto& [name, tensor] : tensors) {
-    if (name.ends_with(kPacked)) {
-      const std::string module = name.substr(0, name.size() - kPacked.size());
-      out.weights.emplace_back(module + ".weight",
-                               read_packed(index, module, configuration.scheme(module), metadata));
-      continue;
+    const std::string module = module_of(name, tensor);
+    if (module.empty()) continue;
+    const Scheme scheme = configuration.scheme(module);
+    out.weights.emplace_back(module + ".weight",
+                             scheme.floating ? read_floats(index, module, metadata)
+                                             : read_packed(index, module, scheme, metadata));
+    parts.insert(name);
+    for (const char* part : {"_packed", "_shape", "_scale", "_zero_point", "_global_scale"}) {
+      parts.insert(module + ".weight" + part);
     }
-    const size_t at = name.rfind(".weight_");
-    const bool part =
-        at != std::string::npos && index.count(name.substr(0, at) + std::string(kPacked)) > 0 &&
-        (name.ends_with("_shape") || name.ends_with("_scale") || name.ends_with("_zero_point"));
-    if (!part) out.rest.emplace_back(name, tensor);
+  }
+  for (const auto& [name, tensor] : tensors) {
+    if (!parts.contains(name)) out.rest.emplace_back(name, tensor);
   }
   return out;
 }

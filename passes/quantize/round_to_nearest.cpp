@@ -6,14 +6,11 @@
 #include "compress/encoding_bits.h"
 #include "compress/error.h"
 #include "compress/multiversion.h"
+#include "passes/quantize/not_finite.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/isinf.h>
-#include <ATen/ops/isnan.h>
-
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <atomic>
@@ -173,15 +170,6 @@ bool find_grid(const float* x, int64_t size, const RoundToNearest& how, Grid* gr
   return true;
 }
 
-[[noreturn]] void refuse(const at::Tensor& weight, const std::string& name) {
-  const int64_t nan = at::isnan(weight).sum().item<int64_t>();
-  const int64_t infinite = at::isinf(weight).sum().item<int64_t>();
-  throw Error(
-      ErrorCode::kRunFailed,
-      fmt::format("{} of {} weights are NaN and {} are infinite", nan, weight.numel(), infinite),
-      name, "the checkpoint is damaged or its training diverged");
-}
-
 QuantizedTensor allocate(const at::Tensor& weight, int64_t channel_dim, const RoundToNearest& how) {
   QuantizedTensor out;
   out.sizes = weight.sizes().vec();
@@ -215,7 +203,7 @@ QuantizedTensor round_to_nearest(const at::Tensor& weight, int64_t channel_dim,
   uint8_t* zero = how.symmetric ? nullptr : out.zero_point.mutable_data_ptr<uint8_t>();
   const bool whole = how.granularity.kind == Granularity::Kind::kTensor;
   Grid shared;
-  if (whole && !find_grid(x, rows * columns, how, &shared)) refuse(weight, name);
+  if (whole && !find_grid(x, rows * columns, how, &shared)) refuse_not_finite(weight, name);
 
   std::vector<uint8_t*> packed;
   for (at::Tensor& field : out.fields) packed.push_back(field.mutable_data_ptr<uint8_t>());
@@ -244,7 +232,7 @@ QuantizedTensor round_to_nearest(const at::Tensor& weight, int64_t channel_dim,
       }
     }
   });
-  if (!finite) refuse(weight, name);
+  if (!finite) refuse_not_finite(weight, name);
   return out;
 }
 

@@ -1,10 +1,13 @@
 // Rounds weights to codes of 2 to 8 bits, packed in the file.
 //
-// Round-to-nearest without data: what every calibrated method is judged against. Activations stay
-// as they are. The weight becomes a decoding of plain operators (compress/encoding_graph.h).
+// Round-to-nearest without data: what every calibrated method is judged against. Codes are integers
+// or those of a number format with a codebook. Activations stay as they are. The weight becomes a
+// decoding of plain operators (compress/encoding_graph.h).
 
+#include "compress/options_auto.h"
 #include "compress/pass.h"
 #include "compress/weight.h"
+#include "passes/quantize/codebook_formats.h"
 #include "passes/quantize/grid.h"
 #include "passes/quantize/round_to_nearest.h"
 
@@ -13,24 +16,55 @@
 namespace compress {
 
 struct QuantizeWeightsOptions {
-  int bits = 4;
+  WeightFormat format = WeightFormat::kInt;
+  OrAuto<int> bits;
   Grid grid = Grid::kSymmetric;
-  Granularity granularity = Granularity::channel();
+  OrAuto<Granularity> granularity;
   RangeMethod range = RangeMethod::kMinmax;
   double percentile = 99.9;
   Selector where = Selector::weights();
 
   template <class Visitor>
   void visit(Visitor& field) {
-    field("bits", bits, "Bits of a code.").range(2, 8);
-    field("grid", grid, "Codes around zero, or with a zero point where the range is lopsided.");
+    field("format", format,
+          "What codes stand for: integers, normal quantiles (nf4), 8-bit floats (fp8, E4M3), or "
+          "4-bit floats with power-of-two (mxfp4) or 8-bit float scales (nvfp4).");
+    field("bits", bits, "Bits of a code; `auto`: 4, and 8 for fp8. Only integers have a choice.")
+        .range(2, 8);
+    field("grid", grid,
+          "Integer codes around zero, or with a zero point where the range is lopsided.");
     field("granularity", granularity,
-          "What shares one scale; a group is a run of weights in one output channel.");
-    field("range", range, "How the range that the codes cover is chosen.");
+          "What shares one scale; a group is a run of weights in one output channel. `auto`: "
+          "channel, for nf4 group:64. The blocks of mxfp4 (32) and nvfp4 (16) are fixed.");
+    field("range", range, "How the range that integer codes cover is chosen.");
     field("percentile", percentile,
           "Share of the weights inside the range, if that is `percentile`.")
         .range(50, 100);
     field("where", where, "The weights to quantize.");
+  }
+
+  void validate(Problems& problems) const {
+    if (format == WeightFormat::kInt) return;
+    const std::string_view id = option_names(format)[static_cast<size_t>(format)];
+    const int width = format_bits(format);
+    if (bits.value_or(width) != width) {
+      problems.add("bits", fmt::format("{} codes have {} bits, not {}", id, width, *bits.value),
+                   "leave `bits` out");
+    }
+    if (grid != Grid::kSymmetric) {
+      problems.add("grid", fmt::format("{} has a grid of its own", id), "leave `grid` out");
+    }
+    if (range != RangeMethod::kMinmax) {
+      problems.add("range", fmt::format("{} always covers the greatest weight of a block", id),
+                   "leave `range` out");
+    }
+    const Granularity own = format_granularity(format);
+    if (!has_free_granularity(format) && granularity.value_or(own) != own) {
+      problems.add(
+          "granularity",
+          fmt::format("{} has scales by {}, not by {}", id, own.text(), granularity.value->text()),
+          "leave `granularity` out");
+    }
   }
 };
 
@@ -42,8 +76,6 @@ class QuantizeWeights final : public PassWith<QuantizeWeightsOptions> {
 
   Change run(Model& model, const Options& options, PassContext& context) const override {
     std::vector<Weight> selected = weights(model, options.where);
-    const RoundToNearest how{options.bits, options.grid == Grid::kSymmetric, options.granularity,
-                             options.range, options.percentile};
     int64_t quantized = 0, bits = 0, done = 0;
     for (Weight& weight : selected) {
       context.progress(done++, static_cast<int64_t>(selected.size()));
@@ -54,8 +86,7 @@ class QuantizeWeights final : public PassWith<QuantizeWeightsOptions> {
         continue;
       }
       if (!context.begin(weight.name())) break;
-      const QuantizedTensor codes =
-          round_to_nearest(weight.effective(), weight.output_dim(), how, weight.name());
+      const QuantizedTensor codes = encode(weight, options);
       weight.encode(codes);
       quantized += weight.elements();
       bits += codes.bits_on_disk();
@@ -66,6 +97,19 @@ class QuantizeWeights final : public PassWith<QuantizeWeightsOptions> {
                       static_cast<double>(bits) / static_cast<double>(quantized));
     }
     return quantized > 0 ? Change::kSome : Change::kNone;
+  }
+
+ private:
+  static QuantizedTensor encode(const Weight& weight, const Options& options) {
+    const Granularity granularity =
+        options.granularity.value_or(format_granularity(options.format));
+    if (options.format != WeightFormat::kInt) {
+      return quantize_to(options.format, weight.effective(), weight.output_dim(), granularity,
+                         weight.name());
+    }
+    const RoundToNearest how{options.bits.value_or(4), options.grid == Grid::kSymmetric,
+                             granularity, options.range, options.percentile};
+    return round_to_nearest(weight.effective(), weight.output_dim(), how, weight.name());
   }
 };
 

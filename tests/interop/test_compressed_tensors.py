@@ -120,6 +120,42 @@ def test_the_library_decodes_the_weights_that_the_program_uses(subjects, tmp_pat
     assert gap <= judge.TOLERANCE, f"the packed file's weights give outputs {gap:.2g} away from the program's"
 
 
+@pytest.mark.parametrize("options, layout, tolerance", [
+    ("format=fp8", "naive-quantized", 0),
+    ("format=fp8,granularity=tensor", "naive-quantized", 0),
+    ("format=mxfp4", "mxfp4-pack-quantized", 0),
+    ("format=nvfp4", "nvfp4-pack-quantized", 2**-8),  # the library computes its scales in bf16
+])
+def test_the_library_decodes_floats(tmp_path, options, layout, tolerance):
+    torch.manual_seed(1)
+    network, inputs = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 48)).eval(), torch.randn(8, 64)
+    torch.export.save(torch.export.export(network, (inputs,)), tmp_path / "network.pt2")
+    pt2, packed = tmp_path / "model.pt2", tmp_path / "model.safetensors"
+    outcome = lathe("apply", f"quantize.weights{{{options}}}", tmp_path / "network.pt2", "-o", pt2, "-o", packed)
+    assert not outcome.problem, outcome.problem
+    folder = folder_of(packed)
+    config = json.loads((folder / "config.json").read_text())["quantization_config"]
+    assert config["format"] == layout
+    weights = decoded(folder, tmp_path / "dense")
+    program = torch.export.load(pt2).module()(inputs)
+    gap = judge.distance(outputs_with(network, weights, inputs), program)
+    assert gap <= max(tolerance, judge.TOLERANCE), f"the packed file's weights give outputs {gap:.2g} away from the program's"
+
+
+@pytest.mark.parametrize("line", ["quantize.weights{format=nf4}", "quantize.hqq{group_size=16}"])
+def test_programs_in_formats_the_library_lacks_run_in_python(tmp_path, line):
+    torch.manual_seed(2)
+    network, inputs = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 48)).eval(), torch.randn(8, 64)
+    torch.export.save(torch.export.export(network, (inputs,)), tmp_path / "network.pt2")
+    pt2, dense = tmp_path / "model.pt2", tmp_path / "model.safetensors"
+    outcome = lathe("apply", line, tmp_path / "network.pt2", "-o", pt2, "-o", dense)
+    assert not outcome.problem, outcome.problem
+    assert "written without compression" in outcome.messages
+    program = torch.export.load(pt2).module()(inputs)
+    assert 0 < judge.distance(program, network(inputs)) < 0.3
+    assert judge.distance(outputs_with(network, load_file(dense), inputs), program) <= judge.TOLERANCE
+
+
 def test_pruned_weights_stay_zero_in_the_packed_file(subjects, tmp_path):
     network, inputs, path = subjects["linear"]
     packed = tmp_path / "model.safetensors"

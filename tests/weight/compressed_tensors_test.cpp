@@ -91,6 +91,83 @@ TEST(CompressedTensors, ComeBackEqualForEveryWidthAndGrid) {
   }
 }
 
+Model wide_network() {
+  return parse_filled(R"(
+input x : f32[2,4,16,16]
+parameter conv.weight : f32[6,4,4,4]
+parameter fc.weight : f32[5,96]
+c = aten::conv2d(x, conv.weight, none, [4, 4]) @ conv
+f = aten::flatten.using_ints(c, 1)
+y = aten::linear(f, fc.weight) @ fc
+return y = y
+)");
+}
+
+TEST(CompressedTensors, HaveTheLibrarysLayoutsOfFloats) {
+  const std::map<std::string, std::string> layouts = {
+      {"fp8", "naive-quantized"},
+      {"fp8,granularity=tensor", "naive-quantized"},
+      {"fp8,granularity=group:16", "naive-quantized"},
+      {"mxfp4", "mxfp4-pack-quantized"},
+      {"nvfp4", "nvfp4-pack-quantized"}};
+  for (const auto& [options, layout] : layouts) {
+    Model model = wide_network();
+    run_pass("quantize.weights{format=" + options + "}", model);
+    run_pass("prune.magnitude{sparsity=0.5}", model);
+    const CompressedTensors packed = pack_compressed_tensors(for_compressed_tensors(model));
+    const auto config = nlohmann::json::parse(packed.metadata.at(kQuantizationConfigKey));
+    EXPECT_EQ(config["format"], layout);
+    EXPECT_EQ(config["config_groups"]["group_0"]["weights"]["type"], "float");
+    const Model back = compressed_tensor_set(packed.tensors, packed.metadata);
+    const auto expected = effective(model), found = effective(back);
+    ASSERT_EQ(found.size(), 2u);
+    for (const auto& [name, tensor] : expected) {
+      EXPECT_TRUE(at::equal(found.at(name), tensor)) << name << ' ' << options;
+    }
+  }
+}
+
+TEST(CompressedTensors, MixFormatsOfLayers) {
+  Model model = wide_network();
+  run_pass("quantize.weights{format=nvfp4,where=fc.*}", model);
+  run_pass("quantize.weights{bits=4,where=conv.*}", model);
+  const CompressedTensors packed = pack_compressed_tensors(for_compressed_tensors(model));
+  const auto config = nlohmann::json::parse(packed.metadata.at(kQuantizationConfigKey));
+  EXPECT_EQ(config["format"], "mixed-precision");
+  EXPECT_EQ(effective(compressed_tensor_set(packed.tensors, packed.metadata)).size(), 2u);
+}
+
+TEST(CompressedTensors, DecodeWhatTheLibraryLacksAndSaySo) {
+  for (const char* options : {"format=nf4", "format=mxfp4,where=conv.*"}) {
+    Model model = options == std::string("format=nf4") ? wide_network() : network();
+    run_pass("quantize.weights{" + std::string(options) + "}", model);
+    std::vector<std::string> notes;
+    const CompressedTensors packed = pack_compressed_tensors(for_compressed_tensors(model, &notes));
+    ASSERT_FALSE(notes.empty()) << options;
+    EXPECT_THAT(notes.at(0), ::testing::AnyOf(HasSubstr("the library has no nf4"),
+                                              HasSubstr("whole blocks, not of 72")));
+    EXPECT_TRUE(packed.metadata.empty());
+  }
+}
+
+TEST(CompressedTensors, RefuseFloatsWhoseSizesDoNotFit) {
+  for (const char* format : {"fp8", "mxfp4", "nvfp4"}) {
+    Model model = wide_network();
+    run_pass("quantize.weights{format=" + std::string(format) + "}", model);
+    const CompressedTensors packed = pack_compressed_tensors(for_compressed_tensors(model));
+    for (size_t i = 0; i < packed.tensors.size(); ++i) {
+      CompressedTensors damaged = packed;
+      damaged.tensors[i].second = at::zeros({7, 3}, damaged.tensors[i].second.options());
+      EXPECT_THROW(compressed_tensor_set(damaged.tensors, damaged.metadata), Error)
+          << damaged.tensors[i].first;
+      if (damaged.tensors[i].first.ends_with(".weight")) continue;  // then it is a plain weight
+      damaged.tensors[i].second = at::zeros({7, 3}, at::kDouble);
+      EXPECT_THROW(compressed_tensor_set(damaged.tensors, damaged.metadata), Error)
+          << damaged.tensors[i].first;
+    }
+  }
+}
+
 TEST(CompressedTensors, UnpackToTheTensorsOfTheGraph) {
   Model model = network();
   run_pass("quantize.weights{bits=3,grid=affine}", model);

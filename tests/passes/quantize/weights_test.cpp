@@ -59,6 +59,35 @@ TEST(QuantizeWeights, ReportsTheBitsItStores) {
   EXPECT_DOUBLE_EQ(result.steps.at(0).measures.at("bits_per_weight"), 4 + 32.0 / 128);
 }
 
+TEST(QuantizeWeights, WritesNumberFormatsAndNamesThem) {
+  const std::map<std::string, std::string> names = {
+      {"nf4", "nf4 group:64"},     {"nf4,granularity=group:8", "nf4 group:8"},
+      {"fp8", "fp8 e4m3 channel"}, {"fp8,bits=8", "fp8 e4m3 channel"},
+      {"mxfp4", "mxfp4"},          {"nvfp4", "nvfp4"}};
+  for (const auto& [options, name] : names) {
+    Model model = parse_filled("fc.weight : f32[4,256]");
+    const at::Tensor before = weights(model)[0].effective();
+    EXPECT_EQ(run_pass("quantize.weights{format=" + options + "}", model), Change::kSome);
+    const Weight weight = weights(model).at(0);
+    EXPECT_EQ(weight.encoding(), name);
+    EXPECT_EQ(weight.bits_on_disk(), weight.quantized()->bits_on_disk());
+    EXPECT_LT((weight.effective() - before).norm().item<double>(),
+              .15 * before.norm().item<double>());
+  }
+}
+
+TEST(QuantizeWeights, RefusesOptionsThatContradictTheFormat) {
+  Model model = parse_filled("fc.weight : f32[4,64]");
+  EXPECT_THAT(refusal("quantize.weights{format=nf4,bits=3}", model),
+              AllOf(HasSubstr("/bits"), HasSubstr("nf4 codes have 4 bits, not 3")));
+  EXPECT_THAT(refusal("quantize.weights{format=fp8,bits=4}", model), HasSubstr("8 bits, not 4"));
+  EXPECT_THAT(refusal("quantize.weights{format=mxfp4,granularity=group:64}", model),
+              AllOf(HasSubstr("/granularity"), HasSubstr("scales by group:32, not by group:64")));
+  EXPECT_THAT(refusal("quantize.weights{format=nvfp4,grid=affine}", model), HasSubstr("/grid"));
+  EXPECT_THAT(refusal("quantize.weights{format=nf4,range=mse}", model), HasSubstr("/range"));
+  EXPECT_THAT(refusal("quantize.weights{bits=five}", model), HasSubstr("whole number"));
+}
+
 TEST(QuantizeWeights, LeavesQuantizedWeightsAlone) {
   Model model = parse_filled("fc.weight : f32[4,16]");
   run_pass("quantize.weights", model);
