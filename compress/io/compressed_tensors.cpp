@@ -5,6 +5,7 @@
 #include "compress/encoding_bits.h"
 #include "compress/error.h"
 #include "compress/io/atomic_file.h"
+#include "compress/io/masked_codes.h"
 #include "compress/weight.h"
 
 #include <ATen/TensorOperators.h>
@@ -19,6 +20,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <optional>
 #include <set>
 #include <unordered_map>
 #include <unordered_set>
@@ -42,20 +44,6 @@ std::string obstacle(const Weight& weight) {
   return one_scale && quantized.groups() > 1 ? "its rows share the scales of groups" : "";
 }
 
-// Codes with those under a mask set to zero.
-QuantizedTensor masked(const QuantizedTensor& quantized, const at::Tensor& mask) {
-  QuantizedTensor out = quantized;
-  const int64_t rows = out.rows(), columns = out.columns();
-  const at::Tensor keep = as_matrix(mask, out.channel_dim);
-  at::Tensor zero = at::full({1, 1}, out.offset(), at::kByte);
-  if (!out.symmetric()) {
-    zero = out.zero_point.repeat_interleave(out.group_size, 1).narrow(1, 0, columns);
-  }
-  const at::Tensor codes = unpack_codes(out.fields, out.bits, columns);
-  out.fields = pack_codes(at::where(keep, codes, zero.expand({rows, columns})), out.bits);
-  return out;
-}
-
 std::string strategy(const QuantizedTensor& quantized) {
   if (quantized.groups() > 1) return "group";
   return quantized.scale.size(0) == 1 ? "tensor" : "channel";
@@ -70,7 +58,7 @@ at::Tensor zero_points(const QuantizedTensor& quantized) {
   return pack_words(zero.t(), quantized.bits).t().contiguous();
 }
 
-Json scheme_of(const QuantizedTensor& quantized) {
+Json weight_scheme(const QuantizedTensor& quantized) {
   const std::string how = strategy(quantized);
   Json scheme;
   scheme["num_bits"] = quantized.bits;
@@ -82,10 +70,53 @@ Json scheme_of(const QuantizedTensor& quantized) {
   return scheme;
 }
 
+// The quantization of a layer's input that the calls of all its uses share.
+struct InputQuantization {
+  double scale = 1;
+  int64_t zero_point = 0;  // of signed codes
+  friend bool operator==(const InputQuantization&, const InputQuantization&) = default;
+};
+
+// Nothing unless the input of every use is fake-quantized to 8 bits in the same way.
+std::optional<InputQuantization> input_quantization(const Weight& weight) {
+  std::optional<InputQuantization> shared;
+  for (const WeightUse& use : weight.uses()) {
+    const Value* input = use.layer ? use.layer->arguments().at(0).value() : nullptr;
+    const Node* node = input ? input->producer() : nullptr;
+    if (!node || node->op() != "aten::fake_quantize_per_tensor_affine") return std::nullopt;
+    const auto number = [&](const char* name) { return node->argument(name).as<int64_t>(); };
+    if (number("quant_max") - number("quant_min") != 255) return std::nullopt;
+    const InputQuantization found{node->argument("scale").as<double>(),
+                                  number("zero_point") - number("quant_min") - 128};
+    if (shared && !(*shared == found)) return std::nullopt;
+    shared = found;
+  }
+  return shared;
+}
+
+// How the file has a layer.
+struct LayerScheme {
+  Json weights, input_activations;
+  std::string format = "pack-quantized";
+  friend bool operator==(const LayerScheme&, const LayerScheme&) = default;
+};
+
+LayerScheme scheme_of(const QuantizedTensor& quantized,
+                      const std::optional<InputQuantization>& input) {
+  LayerScheme scheme{weight_scheme(quantized), nullptr};
+  if (!input) return scheme;
+  scheme.format = "int-quantized";
+  scheme.input_activations = {
+      {"num_bits", 8},        {"type", "int"},         {"symmetric", input->zero_point == 0},
+      {"strategy", "tensor"}, {"group_size", nullptr}, {"dynamic", false}};
+  return scheme;
+}
+
 // One group of layers for each scheme, in the order in which they come.
-Json configuration(const std::vector<std::pair<std::string, Json>>& layers,
+Json configuration(const std::vector<std::pair<std::string, LayerScheme>>& layers,
                    const std::vector<std::string>& dense) {
-  std::vector<std::pair<Json, Json>> groups;  // scheme, targets
+  std::vector<std::pair<LayerScheme, Json>> groups;  // scheme, targets
+  std::set<std::string> formats;
   for (const auto& layer : layers) {
     const auto same = [&](const auto& group) { return group.first == layer.second; };
     auto group = std::find_if(groups.begin(), groups.end(), same);
@@ -94,10 +125,11 @@ Json configuration(const std::vector<std::pair<std::string, Json>>& layers,
       group = groups.end() - 1;
     }
     group->second.push_back(layer.first);
+    formats.insert(layer.second.format);
   }
   Json config;
   config["quant_method"] = "compressed-tensors";
-  config["format"] = "pack-quantized";
+  config["format"] = formats.size() == 1 ? *formats.begin() : "mixed-precision";
   config["quantization_status"] = "compressed";
   config["kv_cache_scheme"] = nullptr;
   config["global_compression_ratio"] = nullptr;
@@ -105,10 +137,10 @@ Json configuration(const std::vector<std::pair<std::string, Json>>& layers,
   for (size_t i = 0; i < groups.size(); ++i) {
     Json& group = config["config_groups"][fmt::format("group_{}", i)];
     group["targets"] = groups[i].second;
-    group["weights"] = groups[i].first;
-    group["input_activations"] = nullptr;
+    group["weights"] = groups[i].first.weights;
+    group["input_activations"] = groups[i].first.input_activations;
     group["output_activations"] = nullptr;
-    group["format"] = "pack-quantized";
+    group["format"] = groups[i].first.format;
   }
   return config;
 }
@@ -140,7 +172,40 @@ void append_packed(const std::string& module, const QuantizedTensor& quantized,
   }
 }
 
+// Integers of the sizes of the matrix, and what the layer's input is rounded by.
+void append_integers(const std::string& module, const QuantizedTensor& quantized,
+                     const InputQuantization& input, NamedTensors& tensors) {
+  const at::Tensor codes = unpack_codes(quantized.fields, quantized.bits, quantized.columns());
+  const at::Tensor scale =
+      strategy(quantized) == "tensor" ? quantized.scale.view({1}) : quantized.scale;
+  tensors.emplace_back(module + ".weight",
+                       (codes.to(at::kShort) - quantized.offset()).to(at::kChar));
+  tensors.emplace_back(module + ".weight_scale", scale);
+  tensors.emplace_back(module + ".input_scale", at::full({1}, input.scale, at::kFloat));
+  if (input.zero_point == 0) return;
+  tensors.emplace_back(module + ".input_zero_point", at::full({1}, input.zero_point, at::kChar));
+}
+
+// Whether integer kernels take the weight: one scale a channel or tensor, 8 bits around zero.
+bool fits_integers(const QuantizedTensor& quantized) {
+  return quantized.bits == 8 && quantized.symmetric() && quantized.groups() == 1 &&
+         !quantized.has_codebook();
+}
+
 }  // namespace
+
+QuantizedTensor with_mask(const QuantizedTensor& quantized, const at::Tensor& mask) {
+  QuantizedTensor out = quantized;
+  const int64_t rows = out.rows(), columns = out.columns();
+  const at::Tensor keep = as_matrix(mask, out.channel_dim);
+  at::Tensor zero = at::full({1, 1}, out.offset(), at::kByte);
+  if (!out.symmetric()) {
+    zero = out.zero_point.repeat_interleave(out.group_size, 1).narrow(1, 0, columns);
+  }
+  const at::Tensor codes = unpack_codes(out.fields, out.bits, columns);
+  out.fields = pack_codes(at::where(keep, codes, zero.expand({rows, columns})), out.bits);
+  return out;
+}
 
 at::Tensor pack_words(const at::Tensor& codes, int bits) {
   const at::Tensor matrix = codes.contiguous();
@@ -210,7 +275,7 @@ Model for_compressed_tensors(const Model& model, std::vector<std::string>* notes
       }
       weight.replace(weight.effective());
     } else if (mask.defined()) {
-      weight.encode(masked(*weight.quantized(), mask));
+      weight.encode(with_mask(*weight.quantized(), mask));
     }
   }
   return copy;
@@ -218,7 +283,7 @@ Model for_compressed_tensors(const Model& model, std::vector<std::string>* notes
 
 CompressedTensors pack_compressed_tensors(const Model& model) {
   CompressedTensors out;
-  std::vector<std::pair<std::string, Json>> layers;
+  std::vector<std::pair<std::string, LayerScheme>> layers;
   std::vector<std::string> dense;
   Json shapes = Json::object(), channel_dims = Json::object();
   std::unordered_set<std::string> encoded;  // tensors of encodings
@@ -231,8 +296,14 @@ CompressedTensors pack_compressed_tensors(const Model& model) {
     const QuantizedTensor& quantized = *weight.quantized();
     COMPRESS_CHECK(obstacle(weight).empty() && !weight.mask().defined(),
                    "the model was prepared by for_compressed_tensors");
-    append_packed(module, quantized, out.tensors);
-    layers.emplace_back(module, scheme_of(quantized));
+    const auto input =
+        fits_integers(quantized) ? input_quantization(weight) : std::optional<InputQuantization>();
+    if (input) {
+      append_integers(module, quantized, *input, out.tensors);
+    } else {
+      append_packed(module, quantized, out.tensors);
+    }
+    layers.emplace_back(module, scheme_of(quantized, input));
     if (weight.sizes().size() != 2) shapes[weight.name()] = weight.sizes();
     if (quantized.channel_dim != 0) channel_dims[weight.name()] = quantized.channel_dim;
     for (const std::string& name : weight.sources()) encoded.insert(name);

@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <regex>
 #include <unordered_map>
+#include <unordered_set>
 
 namespace compress {
 namespace {
@@ -47,7 +48,8 @@ class Configuration {
   explicit Configuration(const Metadata& metadata)
       : json_(parse(metadata, kQuantizationConfigKey)) {
     const std::string format = json_.value("format", "");
-    if (format != "pack-quantized" && format != "dense" && format != "mixed-precision") {
+    if (format != "pack-quantized" && format != "int-quantized" && format != "dense" &&
+        format != "mixed-precision") {
       refuse(kQuantizationConfigKey, fmt::format("the format `{}` is not read", format),
              ErrorCode::kUnsupported);
     }
@@ -142,6 +144,22 @@ void read_layout(const Metadata& metadata, const std::string& name, int64_t rows
     refuse(name, fmt::format("its shape does not fit its matrix of {} x {}", rows, columns));
 }
 
+void read_scale(const Index& index, const std::string& base, const Scheme& scheme,
+                QuantizedTensor& out) {
+  const auto scale = index.find(base + "_scale");
+  if (scale == index.end()) refuse(base + "_scale", "is missing");
+  if (!scale->second.is_floating_point()) refuse(base + "_scale", "is not floating point");
+  const bool whole = scheme.strategy == "tensor";
+  if (whole && scale->second.numel() != 1) refuse(base + "_scale", "has more than one element");
+  out.scale = whole ? scale->second.reshape({1, 1}) : scale->second;
+  out.dtype = out.scale.scalar_type();
+  if (out.scale.dim() != 2 || out.scale.size(0) != (whole ? 1 : out.rows()) ||
+      out.scale.size(1) < 1 || out.columns() % out.scale.size(1) != 0) {
+    refuse(base + "_scale", "does not fit the rows and groups of its weight");
+  }
+  out.group_size = out.columns() / out.groups();
+}
+
 QuantizedTensor read_packed(const Index& index, const std::string& module, const Scheme& scheme,
                             const Metadata& metadata) {
   const std::string base = module + ".weight";
@@ -158,18 +176,8 @@ QuantizedTensor read_packed(const Index& index, const std::string& module, const
   read_layout(metadata, base, rows, columns, out);
   out.fields = pack_codes(unpack_words(words, scheme.bits, columns), scheme.bits);
 
-  const auto scale = index.find(base + "_scale");
-  if (scale == index.end()) refuse(base + "_scale", "is missing");
-  if (!scale->second.is_floating_point()) refuse(base + "_scale", "is not floating point");
+  read_scale(index, base, scheme, out);
   const bool whole = scheme.strategy == "tensor";
-  if (whole && scale->second.numel() != 1) refuse(base + "_scale", "has more than one element");
-  out.scale = whole ? scale->second.reshape({1, 1}) : scale->second;
-  out.dtype = out.scale.scalar_type();
-  if (out.scale.dim() != 2 || out.scale.size(0) != (whole ? 1 : rows) || out.scale.size(1) < 1 ||
-      columns % out.scale.size(1) != 0) {
-    refuse(base + "_scale", "does not fit the rows and groups of its weight");
-  }
-  out.group_size = columns / out.groups();
   if (scheme.symmetric) return out;
   if (whole) {
     const at::Tensor zero = need(index, base + "_zero_point", at::kChar, 1);
@@ -180,6 +188,28 @@ QuantizedTensor read_packed(const Index& index, const std::string& module, const
   const at::Tensor zero = need(index, base + "_zero_point", at::kInt, 2);
   expect_sizes(zero, base + "_zero_point", {(rows * scheme.bits + 31) / 32, out.groups()});
   out.zero_point = unpack_words(zero.t(), scheme.bits, rows).t().contiguous();
+  return out;
+}
+
+constexpr std::string_view kWeight = ".weight";
+
+// Whether a tensor holds the integers of a layer whose input is rounded too.
+bool holds_integers(const Index& index, const std::string& name, const at::Tensor& tensor) {
+  return name.ends_with(kWeight) && tensor.scalar_type() == at::kChar &&
+         index.count(name + "_scale") > 0;
+}
+
+QuantizedTensor read_integers(const Index& index, const std::string& name, const Scheme& scheme,
+                              const Metadata& metadata) {
+  const at::Tensor codes = need(index, name, at::kChar, 2);
+  if (scheme.bits != 8 || !scheme.symmetric) {
+    refuse(name, "only integers of 8 bits around zero are read in this format",
+           ErrorCode::kUnsupported);
+  }
+  QuantizedTensor out;
+  read_layout(metadata, name, codes.size(0), codes.size(1), out);
+  out.fields = pack_codes((codes.to(at::kShort) + out.offset()).to(at::kByte), out.bits);
+  read_scale(index, name, scheme, out);
   return out;
 }
 
@@ -196,9 +226,20 @@ UnpackedTensors read_compressed_tensors(const NamedTensors& tensors, const Metad
                                read_packed(index, module, configuration.scheme(module), metadata));
       continue;
     }
+    if (holds_integers(index, name, tensor)) {
+      const std::string module = name.substr(0, name.size() - kWeight.size());
+      out.weights.emplace_back(name,
+                               read_integers(index, name, configuration.scheme(module), metadata));
+      continue;
+    }
     const size_t at = name.rfind(".weight_");
+    const std::string module = name.substr(0, at == std::string::npos ? 0 : at);
+    const auto integers = index.find(module + std::string(kWeight));
+    const bool is_beside =
+        index.count(module + std::string(kPacked)) > 0 ||
+        (integers != index.end() && holds_integers(index, integers->first, integers->second));
     const bool part =
-        at != std::string::npos && index.count(name.substr(0, at) + std::string(kPacked)) > 0 &&
+        at != std::string::npos && is_beside &&
         (name.ends_with("_shape") || name.ends_with("_scale") || name.ends_with("_zero_point"));
     if (!part) out.rest.emplace_back(name, tensor);
   }
@@ -212,6 +253,13 @@ bool is_compressed_tensors(const Metadata& metadata) {
 NamedTensors unpack_compressed_tensors(const NamedTensors& tensors, const Metadata& metadata) {
   UnpackedTensors unpacked = read_compressed_tensors(tensors, metadata);
   NamedTensors out = std::move(unpacked.rest);
+  // The graph has them as arguments of its fake quantization.
+  std::unordered_set<std::string> of_inputs;
+  for (const auto& [name, quantized] : unpacked.weights) {
+    const std::string module = name.substr(0, name.size() - kWeight.size());
+    of_inputs.insert({module + ".input_scale", module + ".input_zero_point"});
+  }
+  std::erase_if(out, [&](const auto& tensor) { return of_inputs.contains(tensor.first); });
   Model names;  // gives each tensor the name that it has in a graph
   for (const auto& [name, quantized] : unpacked.weights) {
     insert_decoding(names, quantized, name, nullptr);
