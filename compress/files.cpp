@@ -7,6 +7,7 @@
 #include "compress/io/atomic_file.h"
 #include "compress/io/compressed_tensors.h"
 #include "compress/io/mapped_file.h"
+#include "compress/io/onnx.h"
 #include "compress/io/pt2.h"
 #include "compress/io/safetensors.h"
 #include "compress/io/state_dict.h"
@@ -35,6 +36,8 @@ constexpr const char* kZooPrefix = "zoo:";
 bool is_text_form(const std::filesystem::path& path) {
   return path.string().ends_with(".lathe.txt");
 }
+
+bool is_onnx(const std::filesystem::path& path) { return path.extension() == ".onnx"; }
 
 bool is_zip(const MappedFile& file) {
   return file.size() > 4 && file.text(0, 4) == std::string_view("PK\x03\x04", 4);
@@ -94,6 +97,10 @@ Model from_weights(const StateDict& weights, const LoadOptions& options) {
 
 Model from_file(const std::shared_ptr<MappedFile>& file, const std::string& path,
                 const LoadOptions& options) {
+  if (is_onnx(path)) {
+    throw Error(ErrorCode::kUnsupported, "is an ONNX file, which is written but not read", path,
+                "give the .pt2 or .safetensors file that it was made from");
+  }
   if (is_exported_program(file)) {
     if (!options.architecture.empty()) {
       throw Error(ErrorCode::kInvalidArgument, "the file has a graph of its own", path,
@@ -176,10 +183,11 @@ Model load_model(const std::string& source, const LoadOptions& options) {
 
 void check_save_path(const std::filesystem::path& path) {
   const std::string text = path.string();
-  if (!text.ends_with(".pt2") && !text.ends_with(".safetensors") && !is_text_form(path)) {
+  const std::set<std::string> binary{".onnx", ".pt2", ".safetensors"};
+  if (!binary.contains(path.extension().string()) && !is_text_form(path)) {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("`{}` has no extension of a format that can be written", text), {},
-                "write .pt2, .safetensors or .lathe.txt");
+                "write .pt2, .safetensors, .onnx or .lathe.txt");
   }
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) {
@@ -220,6 +228,12 @@ Model load_checkpoint(const std::filesystem::path& path) {
 
 int64_t model_file_bytes(const std::filesystem::path& path) {
   auto bytes = static_cast<int64_t>(std::filesystem::file_size(path));
+  std::error_code ignored;
+  if (is_onnx(path)) {
+    const std::filesystem::path data = onnx_data_path(path);
+    const bool has_data = std::filesystem::exists(data, ignored);
+    return has_data ? bytes + static_cast<int64_t>(std::filesystem::file_size(data)) : bytes;
+  }
   std::vector<std::filesystem::path> parts;
   if (is_index(path.string())) {
     parts = safetensors_shards(path);
@@ -228,7 +242,6 @@ int64_t model_file_bytes(const std::filesystem::path& path) {
     parts.push_back(path);
   }
   const std::filesystem::path beside = configuration_of(path);
-  std::error_code ignored;
   const bool is_needed = std::filesystem::exists(beside, ignored) &&
                          std::any_of(parts.begin(), parts.end(), [](const auto& part) {
                            return needs_configuration(read_own_file(MappedFile::open(part)));
@@ -246,6 +259,7 @@ std::vector<std::string> save_model(const Model& model, const std::filesystem::p
     save_pt2(model, path);
     return {};
   }
+  if (is_onnx(path)) return save_onnx(model, path);
   ModelTensors packed = pack_model(model);
   save_safetensors(path, packed.tensors, packed.metadata);
   write_configuration(path, packed);

@@ -7,6 +7,7 @@
 #include "compress/error.h"
 #include "compress/io/atomic_file.h"
 #include "compress/io/compressed_floats.h"
+#include "compress/io/masked_codes.h"
 #include "compress/weight.h"
 
 #include <ATen/TensorOperators.h>
@@ -21,6 +22,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <optional>
 #include <set>
 #include <unordered_map>
 #include <unordered_set>
@@ -32,13 +34,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kWeight = ".weight";
 constexpr std::string_view kIntLayout = "pack-quantized";
-
-// How a layer is written: its scheme, and where that puts its tensors.
-struct Packing {
-  Json scheme;
-  std::string layout;
-  bool operator==(const Packing&) const = default;
-};
 
 // Why the layout has no place for a quantized weight; empty if it has.
 std::string obstacle(const Weight& weight) {
@@ -70,21 +65,6 @@ int64_t zero_code(const at::Tensor& codebook) {
   return zeros.to(at::kByte).argmax().item<int64_t>();
 }
 
-// Codes with those under a mask set to zero.
-QuantizedTensor masked(const QuantizedTensor& quantized, const at::Tensor& mask) {
-  QuantizedTensor out = quantized;
-  const int64_t rows = out.rows(), columns = out.columns();
-  const at::Tensor keep = as_matrix(mask, out.channel_dim);
-  const int64_t code = out.has_codebook() ? zero_code(out.codebook) : out.offset();
-  at::Tensor zero = at::full({1, 1}, code, at::kByte);
-  if (!out.symmetric()) {
-    zero = out.zero_point.repeat_interleave(out.group_size, 1).narrow(1, 0, columns);
-  }
-  const at::Tensor codes = unpack_codes(out.fields, out.bits, columns);
-  out.fields = pack_codes(at::where(keep, codes, zero.expand({rows, columns})), out.bits);
-  return out;
-}
-
 std::string_view layout_of(const QuantizedTensor& quantized) {
   return quantized.has_codebook() ? float_layout(quantized) : kIntLayout;
 }
@@ -106,7 +86,7 @@ at::Tensor zero_points(const QuantizedTensor& quantized) {
   return pack_words(zero.t(), quantized.bits).t().contiguous();
 }
 
-Json scheme_of(const QuantizedTensor& quantized) {
+Json weight_scheme(const QuantizedTensor& quantized) {
   const std::string how = strategy(quantized);
   Json scheme;
   scheme["num_bits"] = quantized.bits;
@@ -121,11 +101,53 @@ Json scheme_of(const QuantizedTensor& quantized) {
   return scheme;
 }
 
+// The quantization of a layer's input that the calls of all its uses share.
+struct InputQuantization {
+  double scale = 1;
+  int64_t zero_point = 0;  // of signed codes
+  friend bool operator==(const InputQuantization&, const InputQuantization&) = default;
+};
+
+// Nothing unless the input of every use is fake-quantized to 8 bits in the same way.
+std::optional<InputQuantization> input_quantization(const Weight& weight) {
+  std::optional<InputQuantization> shared;
+  for (const WeightUse& use : weight.uses()) {
+    const Value* input = use.layer ? use.layer->arguments().at(0).value() : nullptr;
+    const Node* node = input ? input->producer() : nullptr;
+    if (!node || node->op() != "aten::fake_quantize_per_tensor_affine") return std::nullopt;
+    const auto number = [&](const char* name) { return node->argument(name).as<int64_t>(); };
+    if (number("quant_max") - number("quant_min") != 255) return std::nullopt;
+    const InputQuantization found{node->argument("scale").as<double>(),
+                                  number("zero_point") - number("quant_min") - 128};
+    if (shared && !(*shared == found)) return std::nullopt;
+    shared = found;
+  }
+  return shared;
+}
+
+// How the file has a layer.
+struct LayerScheme {
+  Json weights, input_activations;
+  std::string format;
+  friend bool operator==(const LayerScheme&, const LayerScheme&) = default;
+};
+
+LayerScheme scheme_of(const QuantizedTensor& quantized,
+                      const std::optional<InputQuantization>& input) {
+  LayerScheme scheme{weight_scheme(quantized), nullptr, std::string(layout_of(quantized))};
+  if (!input) return scheme;
+  scheme.format = "int-quantized";
+  scheme.input_activations = {
+      {"num_bits", 8},        {"type", "int"},         {"symmetric", input->zero_point == 0},
+      {"strategy", "tensor"}, {"group_size", nullptr}, {"dynamic", false}};
+  return scheme;
+}
+
 // One group of layers for each scheme, in the order in which they come.
-Json configuration(const std::vector<std::pair<std::string, Packing>>& layers,
+Json configuration(const std::vector<std::pair<std::string, LayerScheme>>& layers,
                    const std::vector<std::string>& dense) {
-  std::vector<std::pair<Packing, Json>> groups;  // and their targets
-  bool mixed = false;
+  std::vector<std::pair<LayerScheme, Json>> groups;  // scheme, targets
+  std::set<std::string> formats;
   for (const auto& layer : layers) {
     const auto same = [&](const auto& group) { return group.first == layer.second; };
     auto group = std::find_if(groups.begin(), groups.end(), same);
@@ -134,11 +156,11 @@ Json configuration(const std::vector<std::pair<std::string, Packing>>& layers,
       group = groups.end() - 1;
     }
     group->second.push_back(layer.first);
-    mixed = mixed || layer.second.layout != layers.front().second.layout;
+    formats.insert(layer.second.format);
   }
   Json config;
   config["quant_method"] = "compressed-tensors";
-  config["format"] = mixed ? kMixedLayout : layers.front().second.layout;
+  config["format"] = formats.size() == 1 ? *formats.begin() : std::string(kMixedLayout);
   config["quantization_status"] = "compressed";
   config["kv_cache_scheme"] = nullptr;
   config["global_compression_ratio"] = nullptr;
@@ -146,10 +168,10 @@ Json configuration(const std::vector<std::pair<std::string, Packing>>& layers,
   for (size_t i = 0; i < groups.size(); ++i) {
     Json& group = config["config_groups"][fmt::format("group_{}", i)];
     group["targets"] = groups[i].second;
-    group["weights"] = groups[i].first.scheme;
-    group["input_activations"] = nullptr;
+    group["weights"] = groups[i].first.weights;
+    group["input_activations"] = groups[i].first.input_activations;
     group["output_activations"] = nullptr;
-    group["format"] = groups[i].first.layout;
+    group["format"] = groups[i].first.format;
   }
   return config;
 }
@@ -182,7 +204,41 @@ void append_packed(const std::string& module, const QuantizedTensor& quantized,
   }
 }
 
+// Integers of the sizes of the matrix, and what the layer's input is rounded by.
+void append_integers(const std::string& module, const QuantizedTensor& quantized,
+                     const InputQuantization& input, NamedTensors& tensors) {
+  const at::Tensor codes = unpack_codes(quantized.fields, quantized.bits, quantized.columns());
+  const at::Tensor scale =
+      strategy(quantized) == "tensor" ? quantized.scale.view({1}) : quantized.scale;
+  tensors.emplace_back(module + ".weight",
+                       (codes.to(at::kShort) - quantized.offset()).to(at::kChar));
+  tensors.emplace_back(module + ".weight_scale", scale);
+  tensors.emplace_back(module + ".input_scale", at::full({1}, input.scale, at::kFloat));
+  if (input.zero_point == 0) return;
+  tensors.emplace_back(module + ".input_zero_point", at::full({1}, input.zero_point, at::kChar));
+}
+
+// Whether integer kernels take the weight: one scale a channel or tensor, 8 bits around zero.
+bool fits_integers(const QuantizedTensor& quantized) {
+  return quantized.bits == 8 && quantized.symmetric() && quantized.groups() == 1 &&
+         !quantized.has_codebook();
+}
+
 }  // namespace
+
+QuantizedTensor with_mask(const QuantizedTensor& quantized, const at::Tensor& mask) {
+  QuantizedTensor out = quantized;
+  const int64_t rows = out.rows(), columns = out.columns();
+  const at::Tensor keep = as_matrix(mask, out.channel_dim);
+  const int64_t code = out.has_codebook() ? zero_code(out.codebook) : out.offset();
+  at::Tensor zero = at::full({1, 1}, code, at::kByte);
+  if (!out.symmetric()) {
+    zero = out.zero_point.repeat_interleave(out.group_size, 1).narrow(1, 0, columns);
+  }
+  const at::Tensor codes = unpack_codes(out.fields, out.bits, columns);
+  out.fields = pack_codes(at::where(keep, codes, zero.expand({rows, columns})), out.bits);
+  return out;
+}
 
 at::Tensor pack_words(const at::Tensor& codes, int bits) {
   const at::Tensor matrix = codes.contiguous();
@@ -252,7 +308,7 @@ Model for_compressed_tensors(const Model& model, std::vector<std::string>* notes
       }
       weight.replace(weight.effective());
     } else if (mask.defined()) {
-      weight.encode(masked(*weight.quantized(), mask));
+      weight.encode(with_mask(*weight.quantized(), mask));
     }
   }
   return copy;
@@ -260,7 +316,7 @@ Model for_compressed_tensors(const Model& model, std::vector<std::string>* notes
 
 CompressedTensors pack_compressed_tensors(const Model& model) {
   CompressedTensors out;
-  std::vector<std::pair<std::string, Packing>> layers;
+  std::vector<std::pair<std::string, LayerScheme>> layers;
   std::vector<std::string> dense;
   Json shapes = Json::object(), channel_dims = Json::object();
   std::unordered_set<std::string> encoded;  // tensors of encodings
@@ -273,8 +329,14 @@ CompressedTensors pack_compressed_tensors(const Model& model) {
     const QuantizedTensor& quantized = *weight.quantized();
     COMPRESS_CHECK(obstacle(weight).empty() && !weight.mask().defined(),
                    "the model was prepared by for_compressed_tensors");
-    append_packed(module, quantized, out.tensors);
-    layers.emplace_back(module, Packing{scheme_of(quantized), std::string(layout_of(quantized))});
+    const auto input =
+        fits_integers(quantized) ? input_quantization(weight) : std::optional<InputQuantization>();
+    if (input) {
+      append_integers(module, quantized, *input, out.tensors);
+    } else {
+      append_packed(module, quantized, out.tensors);
+    }
+    layers.emplace_back(module, scheme_of(quantized, input));
     if (weight.sizes().size() != 2) shapes[weight.name()] = weight.sizes();
     if (quantized.channel_dim != 0) channel_dims[weight.name()] = quantized.channel_dim;
     for (const std::string& name : weight.sources()) encoded.insert(name);

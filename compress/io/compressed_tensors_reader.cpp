@@ -16,6 +16,7 @@
 #include <regex>
 #include <set>
 #include <unordered_map>
+#include <unordered_set>
 
 namespace compress {
 namespace {
@@ -50,8 +51,8 @@ class Configuration {
   explicit Configuration(const Metadata& metadata)
       : json_(parse(metadata, kQuantizationConfigKey)) {
     const std::string format = json_.value("format", "");
-    if (format != "pack-quantized" && format != "dense" && format != kMixedLayout &&
-        !is_float_layout(format)) {
+    if (format != "pack-quantized" && format != "int-quantized" && format != "dense" &&
+        format != kMixedLayout && !is_float_layout(format)) {
       refuse(kQuantizationConfigKey, fmt::format("the format `{}` is not read", format),
              ErrorCode::kUnsupported);
     }
@@ -164,6 +165,22 @@ QuantizedTensor read_floats(const Index& index, const std::string& module,
   return out;
 }
 
+void read_scale(const Index& index, const std::string& base, const Scheme& scheme,
+                QuantizedTensor& out) {
+  const auto scale = index.find(base + "_scale");
+  if (scale == index.end()) refuse(base + "_scale", "is missing");
+  if (!scale->second.is_floating_point()) refuse(base + "_scale", "is not floating point");
+  const bool whole = scheme.strategy == "tensor";
+  if (whole && scale->second.numel() != 1) refuse(base + "_scale", "has more than one element");
+  out.scale = whole ? scale->second.reshape({1, 1}) : scale->second;
+  out.dtype = out.scale.scalar_type();
+  if (out.scale.dim() != 2 || out.scale.size(0) != (whole ? 1 : out.rows()) ||
+      out.scale.size(1) < 1 || out.columns() % out.scale.size(1) != 0) {
+    refuse(base + "_scale", "does not fit the rows and groups of its weight");
+  }
+  out.group_size = out.columns() / out.groups();
+}
+
 QuantizedTensor read_packed(const Index& index, const std::string& module, const Scheme& scheme,
                             const Metadata& metadata) {
   const std::string base = module + ".weight";
@@ -180,18 +197,8 @@ QuantizedTensor read_packed(const Index& index, const std::string& module, const
   read_layout(metadata, base, rows, columns, out);
   out.fields = pack_codes(unpack_words(words, scheme.bits, columns), scheme.bits);
 
-  const auto scale = index.find(base + "_scale");
-  if (scale == index.end()) refuse(base + "_scale", "is missing");
-  if (!scale->second.is_floating_point()) refuse(base + "_scale", "is not floating point");
+  read_scale(index, base, scheme, out);
   const bool whole = scheme.strategy == "tensor";
-  if (whole && scale->second.numel() != 1) refuse(base + "_scale", "has more than one element");
-  out.scale = whole ? scale->second.reshape({1, 1}) : scale->second;
-  out.dtype = out.scale.scalar_type();
-  if (out.scale.dim() != 2 || out.scale.size(0) != (whole ? 1 : rows) || out.scale.size(1) < 1 ||
-      columns % out.scale.size(1) != 0) {
-    refuse(base + "_scale", "does not fit the rows and groups of its weight");
-  }
-  out.group_size = columns / out.groups();
   if (scheme.symmetric) return out;
   if (whole) {
     const at::Tensor zero = need(index, base + "_zero_point", at::kChar, 1);
@@ -202,6 +209,26 @@ QuantizedTensor read_packed(const Index& index, const std::string& module, const
   const at::Tensor zero = need(index, base + "_zero_point", at::kInt, 2);
   expect_sizes(zero, base + "_zero_point", {(rows * scheme.bits + 31) / 32, out.groups()});
   out.zero_point = unpack_words(zero.t(), scheme.bits, rows).t().contiguous();
+  return out;
+}
+
+// Whether a tensor holds the integers of a layer whose input is rounded too.
+bool holds_integers(const Index& index, const std::string& name, const at::Tensor& tensor) {
+  return name.ends_with(kWeight) && tensor.scalar_type() == at::kChar &&
+         index.count(name + "_scale") > 0;
+}
+
+QuantizedTensor read_integers(const Index& index, const std::string& name, const Scheme& scheme,
+                              const Metadata& metadata) {
+  const at::Tensor codes = need(index, name, at::kChar, 2);
+  if (scheme.bits != 8 || !scheme.symmetric) {
+    refuse(name, "only integers of 8 bits around zero are read in this format",
+           ErrorCode::kUnsupported);
+  }
+  QuantizedTensor out;
+  read_layout(metadata, name, codes.size(0), codes.size(1), out);
+  out.fields = pack_codes((codes.to(at::kShort) + out.offset()).to(at::kByte), out.bits);
+  read_scale(index, name, scheme, out);
   return out;
 }
 
@@ -216,16 +243,19 @@ UnpackedTensors read_compressed_tensors(const NamedTensors& tensors, const Metad
     if (name.ends_with(kPacked)) return name.substr(0, name.size() - kPacked.size());
     const bool fp8 = tensor.scalar_type() == at::kFloat8_e4m3fn && name.ends_with(kWeight) &&
                      index.contains(name + "_scale");
-    return fp8 ? name.substr(0, name.size() - kWeight.size()) : std::string();
+    const bool codes = fp8 || holds_integers(index, name, tensor);
+    return codes ? name.substr(0, name.size() - kWeight.size()) : std::string();
   };
   std::set<std::string> parts;  // of those weights, besides the codes
   for (const auto& [name, tensor] : tensors) {
     const std::string module = module_of(name, tensor);
     if (module.empty()) continue;
     const Scheme scheme = configuration.scheme(module);
-    out.weights.emplace_back(module + ".weight",
-                             scheme.floating ? read_floats(index, module, metadata)
-                                             : read_packed(index, module, scheme, metadata));
+    const std::string weight = module + std::string(kWeight);
+    out.weights.emplace_back(weight, scheme.floating ? read_floats(index, module, metadata)
+                                     : holds_integers(index, name, tensor)
+                                         ? read_integers(index, weight, scheme, metadata)
+                                         : read_packed(index, module, scheme, metadata));
     parts.insert(name);
     for (const char* part : {"_packed", "_shape", "_scale", "_zero_point", "_global_scale"}) {
       parts.insert(module + ".weight" + part);
@@ -244,6 +274,13 @@ bool is_compressed_tensors(const Metadata& metadata) {
 NamedTensors unpack_compressed_tensors(const NamedTensors& tensors, const Metadata& metadata) {
   UnpackedTensors unpacked = read_compressed_tensors(tensors, metadata);
   NamedTensors out = std::move(unpacked.rest);
+  // The graph has them as arguments of its fake quantization.
+  std::unordered_set<std::string> of_inputs;
+  for (const auto& [name, quantized] : unpacked.weights) {
+    const std::string module = name.substr(0, name.size() - kWeight.size());
+    of_inputs.insert({module + ".input_scale", module + ".input_zero_point"});
+  }
+  std::erase_if(out, [&](const auto& tensor) { return of_inputs.contains(tensor.first); });
   Model names;  // gives each tensor the name that it has in a graph
   for (const auto& [name, quantized] : unpacked.weights) {
     insert_decoding(names, quantized, name, nullptr);

@@ -13,6 +13,7 @@ import judge
 import models.torchvision_models  # noqa: F401  (lets transformers, which the library needs, import beside a CPU torch)
 from lathe_driver import lathe, needs_lathe
 from models import own_models, randomise
+from models.rounded import rounded
 
 pytestmark = needs_lathe
 
@@ -166,3 +167,48 @@ def test_pruned_weights_stay_zero_in_the_packed_file(subjects, tmp_path):
         if wanted.dim() > 1:
             pruned = wanted.abs() <= wanted.abs().flatten().kthvalue(wanted.numel() // 2).values
             assert not weights[name][pruned].any(), name
+
+
+@pytest.mark.parametrize("subject, codes", [("linear", (0, 255)), ("linear", (-128, 127)), ("convolutional", (0, 255))])
+def test_the_library_reads_integers_of_weights_and_inputs(tmp_path, subject, codes):
+    make, sizes = SUBJECTS[subject]
+    torch.manual_seed(7)
+    inputs = torch.randn(sizes)
+    network = make()
+    randomise(network)
+    rounded(network, inputs, *codes)
+    torch.export.save(torch.export.export(network, (inputs,), strict=False), tmp_path / "in.pt2")
+    pt2, packed = tmp_path / "model.pt2", tmp_path / "model.safetensors"
+    outcome = lathe("apply", "quantize.weights{bits=8}", tmp_path / "in.pt2", "-o", pt2, "-o", packed)
+    assert not outcome.problem, outcome.problem
+
+    from compressed_tensors.quantization import QuantizationConfig
+
+    config = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
+    group, = QuantizationConfig.model_validate(config).config_groups.values()
+    assert config["format"] == group.format == "int-quantized"
+    assert group.input_activations.num_bits == 8 and not group.input_activations.dynamic
+    assert group.input_activations.strategy == "tensor" and group.weights.strategy == "channel"
+
+    # What the two programs compute with: weights, and inputs as the scale and the zero point of the file round them.
+    file, weights = load_file(packed), decoded(folder_of(packed), tmp_path / "dense")
+    layers = {name.removesuffix(".input_scale") for name in file if name.endswith(".input_scale")}
+    assert len(layers) == sum(isinstance(module, (nn.Linear, nn.Conv2d)) for module in network.modules())
+    for name, module in network.named_modules():
+        if f"{name}.layer" not in layers:
+            continue
+        scale, zero = file[f"{name}.layer.input_scale"], file.get(f"{name}.layer.input_zero_point", torch.zeros(1))
+        assert scale.item() == pytest.approx(module.scale, rel=1e-6)
+        assert int(zero) == module.zero_point - codes[0] - 128
+    fresh = rounded(make(), inputs, *codes)
+    fresh.load_state_dict(network.state_dict())
+    for to, source in zip(fresh.modules(), network.modules()):
+        if hasattr(to, "zero_point"):
+            to.scale, to.zero_point = source.scale, source.zero_point
+    with torch.no_grad():
+        program = torch.export.load(pt2).module()(inputs)
+    assert judge.distance(outputs_with(fresh, {k: v for k, v in weights.items() if "input_" not in k}, inputs), program) <= judge.TOLERANCE
+    out = tmp_path / "out.safetensors"
+    save_file({"in.0": inputs}, tmp_path / "x.safetensors")
+    assert not lathe("run", packed, "--inputs", tmp_path / "x.safetensors", "--outputs", out).problem
+    assert judge.distance(load_file(out)["out.0"], program) <= judge.TOLERANCE

@@ -34,7 +34,8 @@ void add_convert(CLI::App& app) {
   const auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("convert", "Write a model in another format");
   options->in.add_to(*command, "IN");
-  command->add_option("OUT", options->out, "the .pt2, .safetensors or .lathe.txt file to write")
+  command
+      ->add_option("OUT", options->out, "the .pt2, .safetensors, .onnx or .lathe.txt file to write")
       ->required()
       ->type_name("");
   command->footer(

@@ -1,0 +1,195 @@
+"""ONNX Runtime runs what Lathe writes: like Lathe itself, at several sizes, and quantized layers by its integer kernels."""
+
+import json
+import pathlib
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from torch import nn
+
+import conftest
+import judge
+from lathe_driver import lathe, needs_lathe
+from models import own_models, randomise
+from models.rounded import rounded
+
+pytestmark = needs_lathe
+
+TOLERANCE = 1e-4
+
+# What ONNX has no operator for, with the one that is named first.
+REFUSED = {
+    "operators_bits": "aten::",
+    "operators_fft": "aten::fft_rfft2",
+    "operators_indexing": "aten::",
+    "operators_linalg": "aten::linalg_cholesky",
+    "operators_products": "aten::",
+    "operators_sorting": "aten::",
+    "operators_spatial": "aten::",
+    "operators_special": "aten::special_bessel_j0",
+}
+
+
+def session(path: pathlib.Path, optimized: pathlib.Path | None = None) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    if optimized:
+        options.optimized_model_filepath = str(optimized)
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def outputs_of(path: pathlib.Path, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    runner = session(path)
+    names = [value.name for value in runner.get_inputs()]
+    return runner.run(None, dict(zip(names, inputs, strict=True)))
+
+
+def numbered(tensors: dict[str, np.ndarray], prefix: str) -> list[np.ndarray]:
+    return [tensors[f"{prefix}.{i}"] for i in range(len(tensors))]
+
+
+def differences(found: list[np.ndarray], wanted: list[np.ndarray]) -> str:
+    """Empty, or what differs."""
+    if len(found) != len(wanted):
+        return f"{len(found)} outputs, {len(wanted)} wanted"
+    for i, (a, b) in enumerate(zip(found, wanted)):
+        gap = judge.distance(torch.from_numpy(np.array(a)), torch.from_numpy(np.array(b)))
+        if not gap <= TOLERANCE:
+            return f"output {i}: {a.dtype}{list(a.shape)} against {b.dtype}{list(b.shape)}, relative distance {gap:.2g}"
+        if a.ndim == 2 and a.dtype == np.float32 and not np.array_equal(a.argmax(-1), b.argmax(-1)):
+            return f"output {i}: other classes"
+    return ""
+
+
+def facts_of(name: str) -> dict:
+    return json.loads((conftest.MODELS / f"{name}.json").read_text())
+
+
+def test_onnx_runtime_runs_what_lathe_writes(network, tmp_path):
+    source, written = conftest.MODELS / f"{network}.pt2", tmp_path / "model.onnx"
+    outcome = lathe("convert", source, written)
+    if network in REFUSED:
+        assert outcome.code == 1 and REFUSED[network] in outcome.messages and not written.exists(), outcome.messages
+        pytest.skip("has operators without a translation, and says so")
+    assert not outcome.problem, outcome.problem
+    onnx.checker.check_model(str(written), full_check=True)
+    facts = facts_of(network)
+    for which in range(facts["sizes"]):
+        given = conftest.MODELS / f"{network}.{which}.in.safetensors"
+        found = outputs_of(written, numbered(load_file(given), "in"))
+        if facts["train"]:  # the file is for inference, Lathe and eager would run it as it was exported
+            assert all(np.isfinite(output).all() for output in found)
+            continue
+        wanted = tmp_path / f"{which}.out.safetensors"
+        problem = lathe("run", source, "--inputs", given, "--outputs", wanted).problem
+        assert not problem, problem
+        wrong = differences(found, numbered(load_file(wanted), "out"))
+        assert not wrong, f"size {which}: {wrong}"
+
+
+class Chain(nn.Sequential):
+    """Layers one after the other, so that integers can stay integers between them."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 24, 3, stride=2), nn.ReLU(),
+                         nn.Conv2d(24, 8, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 7 * 7, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+def export(network: nn.Module, inputs: torch.Tensor, path: pathlib.Path) -> None:
+    batch = torch.export.Dim("batch")
+    torch.export.save(torch.export.export(network, (inputs,), dynamic_shapes=({0: batch},), strict=False), path)
+
+
+def compressed(recipe: str, network: nn.Module, inputs: torch.Tensor, folder: pathlib.Path) -> tuple[pathlib.Path, np.ndarray, str]:
+    """The .onnx file that a recipe leaves, what Lathe's interpreter computes of its .pt2, and what was said."""
+    export(network, inputs, folder / "in.pt2")
+    outcome = lathe("apply", recipe, folder / "in.pt2", "-o", folder / "out.pt2", "-o", folder / "out.onnx", "--latency-seconds", "0.05")
+    assert not outcome.problem, outcome.problem
+    save_file({"in.0": inputs.numpy()}, folder / "x.safetensors")
+    problem = lathe("run", folder / "out.pt2", "--inputs", folder / "x.safetensors", "--outputs", folder / "y.safetensors").problem
+    assert not problem, problem
+    onnx.checker.check_model(str(folder / "out.onnx"), full_check=True)
+    return folder / "out.onnx", load_file(folder / "y.safetensors")["out.0"], outcome.messages
+
+
+def operators(path: pathlib.Path) -> list[str]:
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+def optimized_operators(path: pathlib.Path, folder: pathlib.Path) -> list[str]:
+    session(path, folder / "optimized.onnx")
+    return operators(folder / "optimized.onnx")
+
+
+def close_and_agreeing(found: np.ndarray, wanted: np.ndarray, tolerance: float) -> None:
+    assert np.array_equal(found.argmax(-1), wanted.argmax(-1))
+    gap = np.abs(found - wanted).max() / np.abs(wanted).max()
+    assert gap <= tolerance, gap
+
+
+@pytest.mark.parametrize("codes, tolerance", [((0, 255), 0.02), ((-128, 127), 0.02), ((0, 127), 0.04)])
+def test_integer_kernels_run_a_quantized_chain(tmp_path, codes, tolerance):
+    torch.manual_seed(1)
+    network, inputs = Chain(), torch.randn(32, 3, 16, 16)
+    path, wanted, _ = compressed("quantize.weights{bits=8}", rounded(network, inputs, *codes), inputs, tmp_path)
+    # A code may fall to the other side where integers are summed in another order than floats, by one step of the codes.
+    close_and_agreeing(outputs_of(path, [inputs.numpy()])[0], wanted, tolerance)
+    found = optimized_operators(path, tmp_path)
+    assert found.count("QLinearConv") == 2, found  # the third gives floats: nothing rounds its result before it is flattened
+    assert found.count("QGemm") == 2 and "Gemm" not in found, found
+
+
+def test_a_quantized_residual_network_classifies_as_the_interpreter_does(tmp_path):
+    torch.manual_seed(2)
+    network, inputs = own_models.ResNet20("B"), torch.randn(32, 3, 32, 32)
+    randomise(network)
+    path, wanted, _ = compressed("fold.batch_norm,quantize.weights{bits=8}", rounded(network, inputs), inputs, tmp_path)
+    close_and_agreeing(outputs_of(path, [inputs.numpy()])[0], wanted, 0.02)
+    found = optimized_operators(path, tmp_path)
+    assert found.count("QLinearConv") >= 9, found  # the first of each block; the second gives floats to the sum
+
+
+@pytest.mark.parametrize("options, opset, kind", [
+    ("bits=8", 17, onnx.TensorProto.INT8),
+    ("bits=8,grid=affine", 17, onnx.TensorProto.UINT8),
+    ("bits=3", 17, onnx.TensorProto.INT8),
+    ("bits=4", 21, onnx.TensorProto.INT4),
+    ("bits=4,granularity=tensor", 21, onnx.TensorProto.INT4),
+    ("bits=4,grid=affine,granularity=group:8", 21, onnx.TensorProto.UINT4),
+    ("bits=8,granularity=group:8", 21, onnx.TensorProto.INT8),
+    ("bits=2,granularity=group:7", 21, onnx.TensorProto.INT8),
+])
+def test_quantized_weights_are_integers_in_the_file(tmp_path, options, opset, kind):
+    torch.manual_seed(3)
+    network, inputs = Chain(), torch.randn(8, 3, 16, 16)
+    path, wanted, said = compressed(f"quantize.weights{{{options}}}", network.eval(), inputs, tmp_path)
+    model = onnx.load(path)
+    assert model.opset_import[0].version == opset and (opset == 17 or f"opset {opset}" in said), said
+    codes = [tensor for tensor in model.graph.initializer if tensor.name.endswith("_codes")]
+    assert len(codes) == 5 and {tensor.data_type for tensor in codes} == {kind}
+    close_and_agreeing(outputs_of(path, [inputs.numpy()])[0], wanted, TOLERANCE)
+
+
+def test_linear_layers_on_sequences_keep_their_integers(tmp_path):
+    torch.manual_seed(4)
+    network, inputs = nn.Sequential(nn.Linear(32, 48), nn.ReLU(), nn.Linear(48, 16)), torch.randn(4, 7, 32)
+    path, wanted, _ = compressed("quantize.weights{bits=4,granularity=group:16}", network.eval(), inputs, tmp_path)
+    close_and_agreeing(outputs_of(path, [inputs.numpy()])[0], wanted, TOLERANCE)
+    assert "Transpose" not in operators(path), "the codes are written as MatMul takes them"
+
+
+def test_pruned_weights_are_zero_and_the_provenance_travels(tmp_path):
+    torch.manual_seed(5)
+    network, inputs = Chain(), torch.randn(4, 3, 16, 16)
+    path, wanted, _ = compressed("prune.magnitude{sparsity=0.5,scope=tensor}", network.eval(), inputs, tmp_path)
+    close_and_agreeing(outputs_of(path, [inputs.numpy()])[0], wanted, TOLERANCE)
+    model = onnx.load(path)
+    weights = [onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.name.endswith(".weight")]
+    assert len(weights) == 5 and all((weight == 0).mean() >= 0.5 for weight in weights)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert "prune.magnitude" in metadata["lathe.provenance"]
