@@ -118,6 +118,20 @@ void refuse_numbers(const Graph& graph) {
   }
 }
 
+// A plan's values have strides of their own: views become reshapes, which copy where they must.
+void free_from_strides(Model& model) {
+  for (Node& node : model.graph().nodes()) {
+    if (node.op() == "aten::view" || node.op() == "aten::_unsafe_view") {
+      model.graph().set_op(&node, "aten::reshape");
+    }
+    if (node.op() == "aten::as_strided") {
+      throw Error(ErrorCode::kUnsupported,
+                  "aten::as_strided reads memory by strides, which a plan chooses anew",
+                  node.output()->name(), "run the model without the engine");
+    }
+  }
+}
+
 }  // namespace
 
 Model specialize(const Model& model, const std::vector<at::Tensor>& inputs) {
@@ -126,6 +140,7 @@ Model specialize(const Model& model, const std::vector<at::Tensor>& inputs) {
   refuse_numbers(fixed.graph());
   drop_counters(fixed);
   put_constants(fixed, measure(fixed, inputs));
+  free_from_strides(fixed);
   for (Node& node : fixed.graph().nodes()) {
     if (is_identity(node)) {
       fixed.graph().replace_uses(node.output(), node.arguments()[0].value());

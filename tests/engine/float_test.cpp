@@ -89,6 +89,17 @@ TEST(EngineFloat, RunsWhatOneDnnLacksThroughLibTorch) {
   EXPECT_THAT(plan(model, {x}).text(), HasSubstr("roll sin"));
 }
 
+TEST(EngineFloat, ViewsImagesThatLieInAnotherOrder) {
+  const Model model = network({4, 6, 6}, [](GraphBuilder& net, Value* x) {
+    x = net.conv(x, "a", 4, 4, {.padding = 1});
+    // A view of the same memory in eager mode, a copy of what lies channels last in the plan.
+    x = net.call("aten::sin", {net.call("aten::view", {x, std::vector<int64_t>{-1, 2, 2, 36}})});
+    return net.call("aten::view", {net.call("aten::transpose.int", {x, 1, 2}),
+                                   std::vector<int64_t>{-1, 2, 2, 6, 6}});
+  });
+  EXPECT_LE(error_of(model, at::randn({2, 4, 6, 6})), kRounding);
+}
+
 TEST(EngineFloat, RunsActivations) {
   for (const char* op : {"aten::relu", "aten::gelu", "aten::silu", "aten::hardswish",
                          "aten::sigmoid", "aten::tanh", "aten::elu", "aten::leaky_relu"}) {
