@@ -55,6 +55,10 @@ TrainingEnvironment training_environment() {
   return environment;
 }
 
+void calibration(const std::function<void(const std::vector<at::Tensor>&)>& consume) {
+  consume({at::ones({2, 4, 6, 6})});
+}
+
 class PassLaw : public ::testing::TestWithParam<std::string> {
  protected:
   const Pass& pass() const { return testing::passes().at(GetParam()); }
@@ -67,7 +71,7 @@ class PassLaw : public ::testing::TestWithParam<std::string> {
     options.verify = true;
     const TrainingEnvironment training = training_environment();
     options.training = &training;
-    options.calibration = [](const auto& consume) { consume({at::ones({2, 4, 6, 6})}); };
+    options.calibration = calibration;
     return run_recipe(load_recipe(beside("recipes", ".json").string(), testing::passes()), model,
                       options);
   }
@@ -147,7 +151,10 @@ TEST_P(StepLaw, RefusesASelectorWithoutAMatch) {
 
 TEST_P(StepLaw, DoesNothingWhenNoEditIsAllowed) {
   Model model = network();
+  const TrainingEnvironment training = training_environment();
   RunOptions options;
+  options.training = &training;
+  options.calibration = calibration;
   options.limits = {{GetParam(), 0}};
   const RunResult result = testing::run_passes(GetParam(), model, options);
   EXPECT_EQ(result.input_digest, result.output_digest);
