@@ -5,7 +5,9 @@
 
 #include "compress/pass.h"
 #include "compress/weight.h"
+#include "passes/batch_norm_node.h"
 #include "passes/fold/fold_batch_norm.h"
+#include "passes/layer_bias.h"
 
 #include <fmt/format.h>
 
@@ -24,21 +26,6 @@ struct FoldBatchNormOptions {
 };
 
 namespace {
-
-const Value* tensor_value(const Node& node, std::string_view name) {
-  return node.has_argument(name) ? node.argument(name).value() : nullptr;
-}
-
-bool is_batch_norm(const Node& node) {
-  return node.op() == "aten::batch_norm" || node.op() == "aten::native_batch_norm" ||
-         node.op() == "aten::_native_batch_norm_legit_no_training";
-}
-
-bool is_training(const Node& norm) {
-  if (!norm.has_argument("training")) return false;
-  const bool* flag = std::get_if<bool>(&norm.argument("training").data());
-  return flag == nullptr || *flag;
-}
 
 // One batch norm with the layer in front of it.
 struct Fold {
@@ -81,13 +68,14 @@ class Folder {
   }
 
   void apply(const Fold& fold) {
-    const BatchNorm norm = read(*fold.norm);
+    const BatchNorm norm = read_batch_norm(model_, *fold.norm);
     const at::Tensor stored = model_.tensor(fold.weight->stored()->name).detach();
     const at::Tensor factors = channel_factors(norm);
     const bool grouped = fold.weight->kind() == OperatorKind::kConv;
     fold.weight->set_stored(scale_output_channels(stored, factors, fold.weight->output_dim(),
                                                   grouped ? fold.weight->groups() : 1));
-    fold_bias(fold, norm, stored.scalar_type());
+    set_bias(model_, fold.layer, fold.weight->name(),
+             folded_bias(bias_of(model_, *fold.layer), norm, stored.scalar_type()));
     remove(fold.norm);
   }
 
@@ -102,7 +90,8 @@ class Folder {
              "into "
              "eval mode";
     }
-    if (!tensor(*fold.norm, "running_mean").defined()) return "the batch norm keeps no statistics";
+    if (!norm_tensor(model_, *fold.norm, "running_mean").defined())
+      return "the batch norm keeps no statistics";
     for (size_t i = 1; i < fold.norm->outputs().size(); ++i) {
       if (!uses.of(fold.norm->outputs()[i]).empty()) return "its statistics are used elsewhere";
     }
@@ -112,12 +101,7 @@ class Folder {
         uses.of(model_.graph().find(weight.stored()->name)).size() > 1) {
       return "the weight is shared with another layer";
     }
-    if (!bias_argument(fold).is_none() && !tensor_of(bias_argument(fold)).defined()) {
-      return "the layer's bias is computed";
-    }
-    if (fold.layer->op() == "aten::addmm" && !plain_addmm(*fold.layer)) {
-      return "the layer scales its terms (alpha, beta)";
-    }
+    if (std::string why = bias_obstacle(model_, *fold.layer); !why.empty()) return why;
     const auto& sizes = fold.layer->output()->type.sizes;
     const bool conv = weight.kind() == OperatorKind::kConv;
     const size_t rank = conv ? weight.sizes().size() : 2;
@@ -125,69 +109,20 @@ class Folder {
     if (!sizes && fold.layer->op() == "aten::linear") {
       return "it is unknown whether the channels are dimension 1 of the output";
     }
-    const int64_t channels = tensor(*fold.norm, "running_mean").numel();
+    const int64_t channels = norm_tensor(model_, *fold.norm, "running_mean").numel();
     const int64_t outputs = weight.sizes()[weight.output_dim()] *
                             (conv && weight.output_dim() == 1 ? weight.groups() : 1);
     return channels == outputs ? "" : "the numbers of channels differ";
-  }
-
-  static bool plain_addmm(const Node& addmm) {
-    const auto one = [&](std::string_view name) {
-      const Argument& argument = addmm.argument(name);
-      return argument == Argument(1) || argument == Argument(1.0);
-    };
-    return one("alpha") && one("beta");
-  }
-
-  static size_t bias_index(const Fold& fold) { return fold.layer->op() == "aten::addmm" ? 0 : 2; }
-  static const Argument& bias_argument(const Fold& fold) {
-    return fold.layer->arguments()[bias_index(fold)];
-  }
-
-  at::Tensor tensor_of(const Argument& argument) const {
-    const Value* value = argument.value();
-    if (!value || !value->is_named_tensor()) return {};
-    return model_.tensor(value->name()).detach();
-  }
-
-  at::Tensor tensor(const Node& node, std::string_view name) const {
-    const Value* value = tensor_value(node, name);
-    return value ? tensor_of(Argument(const_cast<Value*>(value))) : at::Tensor();
-  }
-
-  BatchNorm read(const Node& norm) const {
-    return {tensor(norm, "running_mean"), tensor(norm, "running_var"), tensor(norm, "weight"),
-            tensor(norm, "bias"), norm.argument("eps").as<double>()};
-  }
-
-  // Into the layer's own bias; a new one where it has none or shares it.
-  void fold_bias(const Fold& fold, const BatchNorm& norm, at::ScalarType dtype) {
-    const Value* old = bias_argument(fold).value();
-    const at::Tensor bias = folded_bias(tensor_of(bias_argument(fold)), norm, dtype);
-    const UseMap uses(model_.graph());
-    if (old && uses.of(old).size() == 1) {
-      model_.set_tensor(old->name(), bias);
-      return;
-    }
-    std::string base = fold.weight->name();
-    const size_t dot = base.rfind('.');
-    base = dot == std::string::npos ? "bias" : base.substr(0, dot) + ".bias";
-    std::string name = base;
-    for (int i = 1; model_.find_tensor(name) || model_.graph().find(name); ++i) {
-      name = fmt::format("{}_{}", base, i);
-    }
-    Value* value = model_.add_tensor(name, bias, TensorRole::kParameter);
-    model_.graph().set_argument(fold.layer, bias_index(fold), value);
   }
 
   // The node, its tensors if nothing else uses them, and the counter of its batches.
   void remove(Node* norm) {
     std::vector<std::string> names;
     for (std::string_view argument : {"weight", "bias", "running_mean", "running_var"}) {
-      const Value* value = tensor_value(*norm, argument);
+      const Value* value = norm_value(*norm, argument);
       if (value && value->is_named_tensor()) names.push_back(value->name());
     }
-    const Value* mean = tensor_value(*norm, "running_mean");
+    const Value* mean = norm_value(*norm, "running_mean");
     const std::string suffix = "running_mean";
     if (mean && mean->name().ends_with(suffix)) {
       std::string counter = mean->name();

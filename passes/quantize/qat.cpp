@@ -10,6 +10,7 @@
 #include "compress/graph/interpreter.h"
 #include "compress/train/training_pass.h"
 #include "compress/weight.h"
+#include "passes/quantize/activation_sites.h"
 #include "passes/quantize/grid.h"
 #include "passes/quantize/round_to_nearest.h"
 
@@ -75,6 +76,7 @@ class QatHook final : public TrainingHook {
 
   void attach(Training& training) override {
     Model& model = training.model;
+    std::vector<ActivationRead> reads;
     for (Weight& weight : weights(model, options_.where)) {
       if (!weight.stored()) {
         throw Error(ErrorCode::kInvalidArgument,
@@ -93,8 +95,12 @@ class QatHook final : public TrainingHook {
                                                weight.module_path()});
       sum->output()->type = buffer->type;
       model.graph().replace_uses(weight.value(), sum->output(), sum);
-      if (options_.activations > 0) observe_input(model, *layer, weight);
+      if (options_.activations == 0) continue;
+      for (ActivationRead& read : layer_reads(weight, options_.activations)) {
+        reads.push_back(std::move(read));
+      }
     }
+    for (const ActivationSite& site : activation_sites(model.graph(), reads)) observe(model, site);
     find(training);
   }
 
@@ -197,20 +203,17 @@ class QatHook final : public TrainingHook {
     }
   }
 
-  // Puts an observer in front of the layer that uses `weight`, one for each value that is observed.
-  void observe_input(Model& model, Node& layer, const Weight& weight) {
-    Node& user = weight.layer() ? *weight.layer() : layer;
-    Value* input = user.arguments()[0].value();
-    if (input == nullptr || input->is_named_tensor()) return;
-    if (input->producer() != nullptr && input->producer()->op() == kObserver) return;
-    const std::string base = fmt::format("{}_input", weight.module_path());
+  // Puts an observer behind the value of a site.
+  void observe(Model& model, const ActivationSite& site) {
+    const ActivationRead& first = site.reads.front();
+    const std::string base = fmt::format("{}_input", first.module_path);
     const auto buffer = [&](const char* what, const at::Tensor& initial) {
       return model.add_tensor(fmt::format("{}_{}", base, what), initial, TensorRole::kBuffer);
     };
     const auto numbers = at::TensorOptions().dtype(at::kFloat);
     const double infinity = std::numeric_limits<double>::infinity();
-    Graph::Call call{kObserver, {}, {}, {}, 1, weight.module_path()};
-    call.arguments = {input,
+    Graph::Call call{kObserver, {}, {}, {}, 1, first.module_path};
+    call.arguments = {site.value,
                       buffer("observing", at::zeros({1}, at::kLong)),
                       buffer("rounding", at::zeros({1}, at::kLong)),
                       buffer("min", at::full({1}, infinity, numbers)),
@@ -221,12 +224,9 @@ class QatHook final : public TrainingHook {
                       int64_t{0},
                       (int64_t{1} << options_.activations) - 1,
                       int64_t{0}};
-    Node* observer = model.graph().insert(&user, std::move(call));
-    observer->output()->type = input->type;
-    for (const Use& use : UseMap(model.graph()).of(input)) {
-      // Only layers whose weights are quantized see rounded inputs.
-      if (use.node == &user) model.graph().set_argument(use.node, use.index, observer->output());
-    }
+    Node* observer = model.graph().insert(first.node, std::move(call));
+    observer->output()->type = site.value->type;
+    redirect(model.graph(), site, observer->output());
   }
 
   void set_observers(Model& model, bool observing, bool rounding) {
@@ -245,17 +245,13 @@ class QatHook final : public TrainingHook {
     const auto tensor = [&](size_t argument) {
       return model.tensor(observer->arguments()[argument].value()->name());
     };
-    Graph::Call call{
-        "aten::fake_quantize_per_tensor_affine",
-        {observer->arguments()[0].value(), tensor(5).item<double>(), tensor(6).item<int64_t>(),
-         observer->arguments()[8], observer->arguments()[9]},
-        {},
-        {},
-        1,
-        observer->module_path};
-    Node* fixed = model.graph().insert(observer, std::move(call));
-    fixed->output()->type = observer->output()->type;
-    model.graph().replace_uses(observer->output(), fixed->output());
+    const auto bound = [&](size_t argument) {
+      return observer->arguments()[argument].as<int64_t>();
+    };
+    const ActivationGrid grid{tensor(5).item<double>(), tensor(6).item<int64_t>(), bound(8),
+                              bound(9)};
+    Value* fixed = fake_quantize(model.graph(), observer, observer->arguments()[0].value(), grid);
+    model.graph().replace_uses(observer->output(), fixed);
     model.graph().erase(observer);
   }
 

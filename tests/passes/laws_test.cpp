@@ -56,8 +56,8 @@ TrainingEnvironment training_environment() {
 }
 
 // The calibration data of whoever asks for some.
-BatchSource calibration() {
-  return [](const auto& consume) { consume({at::ones({2, 4, 6, 6})}); };
+void calibration(const std::function<void(const std::vector<at::Tensor>&)>& consume) {
+  consume({at::ones({2, 4, 6, 6})});
 }
 
 class PassLaw : public ::testing::TestWithParam<std::string> {
@@ -72,7 +72,7 @@ class PassLaw : public ::testing::TestWithParam<std::string> {
     options.verify = true;
     const TrainingEnvironment training = training_environment();
     options.training = &training;
-    options.calibration = calibration();
+    options.calibration = calibration;
     return run_recipe(load_recipe(beside("recipes", ".json").string(), testing::passes()), model,
                       options);
   }
@@ -152,10 +152,11 @@ TEST_P(StepLaw, RefusesASelectorWithoutAMatch) {
 
 TEST_P(StepLaw, DoesNothingWhenNoEditIsAllowed) {
   Model model = network();
+  const TrainingEnvironment training = training_environment();
   RunOptions options;
-  options.calibration = calibration();
+  options.training = &training;
+  options.calibration = calibration;
   options.limits = {{GetParam(), 0}};
-  options.calibration = [](const auto& consume) { consume({at::ones({2, 4, 6, 6})}); };
   const RunResult result = testing::run_passes(GetParam(), model, options);
   EXPECT_EQ(result.input_digest, result.output_digest);
 }
