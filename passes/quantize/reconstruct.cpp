@@ -22,7 +22,6 @@
 namespace compress {
 namespace {
 
-constexpr int64_t kChunk = 64;          // samples of a run without gradients
 constexpr int64_t kRangeSamples = 256;  // that the first range of an activation is chosen on
 constexpr double kDecided = 0.99;       // share of roundings that should be, when the loop ends
 
@@ -69,8 +68,8 @@ class Reconstructor {
     };
     Walk quantized(model_, source), full(original_, source);
     find_ends();
-    if (settings_.prediction > 0) predict(batches);
     SerialWorkers workers;
+    if (settings_.prediction > 0) predict(batches);
     total_ = static_cast<int64_t>(units.size()) *
              UnitTrainer::steps(settings_, settings_.activations > 0);
     for (const ReconstructionUnit& unit : units) {
@@ -117,7 +116,7 @@ class Reconstructor {
   static at::Tensor run_all(const Model& model, const std::vector<at::Tensor>& inputs,
                             SerialWorkers& workers) {
     const int64_t samples = inputs.front().size(0);
-    const int64_t chunks = (samples + kChunk - 1) / kChunk;
+    const int64_t chunks = (samples + kRunSamples - 1) / kRunSamples;
     std::vector<Model> models;
     for (size_t i = 0; i < workers.size(); ++i) models.push_back(model.clone(false));
     std::vector<at::Tensor> outputs(chunks);
@@ -125,7 +124,7 @@ class Reconstructor {
       const at::NoGradGuard no_grad;
       std::vector<at::Tensor> rows;
       for (const at::Tensor& input : inputs) {
-        rows.push_back(input.slice(0, chunk * kChunk, (chunk + 1) * kChunk));
+        rows.push_back(input.slice(0, chunk * kRunSamples, (chunk + 1) * kRunSamples));
       }
       outputs[chunk] = models[worker].forward(rows).at(0);
     });
@@ -165,6 +164,7 @@ class Reconstructor {
     samples.target = run_all(extract(original_, twins, {twin(unit.output)}), samples.full, workers);
     require_samples(samples.target, quantized.samples(), unit.output->name());
     samples.logits = logits_;
+    if (settings_.drop == 0) samples.full.clear();
     return samples;
   }
 

@@ -4,9 +4,9 @@
 // quantized so far gives it, the outputs that the full-precision network has there; what may be
 // moved for that, and what counts as near, is a matter of settings.
 //
-// Memory: three tensors of all samples for the unit at work (inputs from the network quantized so
-// far, inputs from the full-precision network, target), and what is alive at this place in both
-// networks; for 1024 images at ResNet-20's widest place 64 MB each, about 320 MB together.
+// Memory: tensors of all samples for the unit at work (inputs from the network quantized so far,
+// target, and with `drop` inputs from the full-precision network), and what is alive at this place
+// in both networks; for 1024 images at ResNet-20's widest place 64 MB each, 256 to 320 MB together.
 
 #pragma once
 

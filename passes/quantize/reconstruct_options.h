@@ -45,7 +45,7 @@ struct ReconstructOptions {
   void validate_common(Problems& problems) const {
     if (activations == 1) problems.add("activations", "one bit is too few", "use 2 to 8, or 0");
     if (ends == 1) problems.add("ends", "one bit is too few", "use 2 to 8, or 0");
-    if (rate == 0) problems.add("rate", "at a rate of 0 nothing is learned", "use 0.01");
+    if (rate == 0) problems.add("rate", "at a rate of 0 nothing is learned", "leave it out");
   }
 
   /// The settings that follow from these.
@@ -68,6 +68,10 @@ struct AdaptiveRoundingOptions : ReconstructOptions {
   double penalty = 0.01;
   double warmup = 0.2;
   double step_rate = 1e-3;
+
+  AdaptiveRoundingOptions() {
+    rate = 0.03;
+  }  // thirty times the papers' rate for a thirtieth of their steps
 
   template <class Visitor>
   void visit_rounding(Visitor& field) {

@@ -20,7 +20,6 @@ namespace compress {
 namespace {
 
 constexpr int64_t kParts = 4;        // of a mini-batch; a constant, so that sums do not vary
-constexpr int64_t kChunk = 64;       // samples of a run without gradients
 constexpr double kStepPower = 2.4;   // of the loss that steps alone are learned by
 constexpr double kLeastStep = 1e-8;  // a step stays positive
 
@@ -358,13 +357,13 @@ double UnitTrainer::error() {
   const at::NoGradGuard no_grad;
   make_models(Rounding::kAll);
   set_weights(codes_);
-  const int64_t chunks = (samples_.count() + kChunk - 1) / kChunk;
+  const int64_t chunks = (samples_.count() + kRunSamples - 1) / kRunSamples;
   std::vector<std::pair<double, double>> sums(chunks);
   const at::Tensor all = at::arange(samples_.count());
   workers_.run(chunks, [&](size_t worker, int64_t chunk) {
     const at::NoGradGuard none;
     at::Generator unused;
-    const at::Tensor rows = all.slice(0, chunk * kChunk, (chunk + 1) * kChunk);
+    const at::Tensor rows = all.slice(0, chunk * kRunSamples, (chunk + 1) * kRunSamples);
     const at::Tensor output = models_[worker].forward(inputs(rows, false, unused)).at(0);
     const at::Tensor target = samples_.target.index_select(0, rows);
     sums[chunk] = {(output - target).square().sum(at::kDouble).item<double>(),

@@ -19,12 +19,15 @@
 
 namespace compress {
 
+/// Samples of a run without gradients.
+inline constexpr int64_t kRunSamples = 64;
+
 /// What a unit is fed and what is to come out, all samples.
 struct UnitSamples {
   std::vector<at::Tensor> quantized;  ///< its inputs, from the network quantized so far
-  std::vector<at::Tensor> full;       ///< the same from the full-precision network
-  at::Tensor target;                  ///< the full-precision output of `full`
-  at::Tensor logits;                  ///< what the network predicts; for a loss of predictions
+  std::vector<at::Tensor> full;  ///< the same from the full-precision network; needed for a drop
+  at::Tensor target;             ///< the full-precision output of `full`
+  at::Tensor logits;             ///< what the network predicts; for a loss of predictions
   int64_t count() const { return target.size(0); }
 };
 

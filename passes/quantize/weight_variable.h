@@ -47,8 +47,8 @@ class WeightVariable {
 std::unique_ptr<WeightVariable> rounding_variable(const RoundedWeight& weight);
 
 /// Elements and scales move freely, in units of the first scale of their row; gradients pass
-/// straight through the rounding and stop where it clips (Hubara et al., "Improving Post Training
-/// Neural Quantization: Layer-wise Calibration and Integer Programming", ICML 2021, equation 2). An
+/// straight through the rounding and stop where it clips (Hubara et al., "Accurate Post Training
+/// Quantization With Small Calibration Sets", ICML 2021, equation 2). An
 /// element may end several codes away. `scale_rate` is the scales' learning rate relative to the
 /// elements'.
 std::unique_ptr<WeightVariable> free_variable(const RoundedWeight& weight, double scale_rate);
