@@ -73,7 +73,11 @@ TEST(SaveModel, LosesNothingThatTheOutputsDependOn) {
   for (const char* recipe :
        {"quantize.weights{bits=4}", "quantize.weights{bits=3,grid=affine,granularity=group:4}",
         "prune.magnitude{sparsity=0.5},quantize.weights{bits=8,granularity=tensor}",
-        "quantize.weights{bits=5,where=model.fc.*},prune.magnitude{sparsity=0.6}", "prune.n_m"}) {
+        "quantize.weights{bits=5,where=model.fc.*},prune.magnitude{sparsity=0.6}", "prune.n_m",
+        "quantize.weights{format=fp8}",
+        "quantize.weights{format=nvfp4},prune.magnitude{sparsity=0.6}",
+        "quantize.weights{format=mxfp4,where=model.fc.*},quantize.weights{bits=4,where=*.conv.*"
+        "}"}) {
     const ScratchDir folder;
     Model model = network();
     run_pass(recipe, model);
@@ -92,6 +96,22 @@ TEST(SaveModel, LosesNothingThatTheOutputsDependOn) {
     save_model(read, folder / "again.safetensors");
     EXPECT_EQ(read_all(folder / "again.safetensors").size(),
               read_all(folder / "q.safetensors").size());
+  }
+}
+
+TEST(SaveModel, WritesFormatsWithoutALayoutDecodedAndSaysSo) {
+  for (const char* recipe : {"quantize.weights{format=nf4}", "quantize.hqq{group_size=8}"}) {
+    const ScratchDir folder;
+    Model model = network();
+    run_pass(recipe, model);
+    const std::vector<std::string> notes = save_model(model, folder / "q.safetensors");
+    EXPECT_THAT(notes, SizeIs(2)) << recipe;
+    EXPECT_THAT(notes, Contains(HasSubstr("written without compression"))) << recipe;
+    const Model read = load_model((folder / "q.safetensors").string());
+    EXPECT_TRUE(at::equal(output_of(read), output_of(model))) << recipe;
+    save_model(model, folder / "q.pt2");
+    const Model program = load_model((folder / "q.pt2").string());
+    EXPECT_EQ(weights(program)[0].encoding(), weights(model)[0].encoding()) << recipe;
   }
 }
 

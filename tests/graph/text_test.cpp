@@ -121,6 +121,7 @@ TEST(Text, KeepsElementsOfEveryRealDtype) {
       "parameter a_bf16 : bf16[2] = [0.1, 3.39e+38]\n"
       "parameter e4 : f8_e4m3fn[3] = [0.1, 448, -0.002]\n"
       "parameter e5 : f8_e5m2[2] = [0.09, inf]\n"
+      "parameter e8 : f8_e8m0fnu[3] = [0.5, 1, 1024]\n"
       "buffer a_i8 : i8[2] = [-128, 127]\n"
       "buffer a_u8 : u8[1] = [255]\n"
       "buffer a_i64 : i64[2] = [-9223372036854775808, 9223372036854775807]\n"
