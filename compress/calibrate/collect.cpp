@@ -149,7 +149,10 @@ std::unordered_map<const Value*, Observed> place_observers(const Model& model,
 
 void observe(const Value& value, const at::Tensor& tensor, Observed& observed) {
   // Norm and mean of what is not finite are not finite either, so looking at the first will do.
+  // A sum in the tensor's own type is quick, and finite only if all elements are; one that has
+  // overflowed is looked at again.
   if (tensor.is_floating_point() && tensor.numel() > 0 &&
+      !at::isfinite(tensor.sum()).item<bool>() &&
       !at::isfinite(tensor.sum(at::kDouble)).item<bool>()) {
     throw Error(ErrorCode::kRunFailed, "NaN or infinite elements on calibration data",
                 value.name());
