@@ -7,15 +7,22 @@
 #include "compress/pass.h"
 #include "compress/weight.h"
 #include "passes/prune/keep_largest.h"
-#include "passes/second_order/calibrated_layers.h"
-#include "passes/second_order/prune_columns.h"
+#include "passes/prune/prune_layer.h"
+#include "passes/second_order/allocate_zeros.h"
 
 #include <fmt/format.h>
 
+#include <cmath>
+#include <map>
+
 namespace compress {
+
+enum class Allocation { kUniform, kLayerwise };
+inline std::vector<std::string_view> option_names(Allocation) { return {"uniform", "layerwise"}; }
 
 struct PruneSparseGptOptions {
   double sparsity = 0.5;
+  Allocation allocation = Allocation::kUniform;
   int64_t n = 0;
   int64_t m = 0;
   int64_t block = 128;
@@ -25,9 +32,12 @@ struct PruneSparseGptOptions {
   template <class Visitor>
   void visit(Visitor& field) {
     field("sparsity", sparsity,
-          "Share of each selected weight to zero, those that are zeroed already included; has no "
+          "Share of the selected weights to zero, those that are zeroed already included; has no "
           "effect with `m`.")
         .range(0, 1);
+    field("allocation", allocation,
+          "Whether each weight gets the same share of zeros, or the one that keeps the sum of the "
+          "layers' relative output errors least.");
     field("n", n, "With `m`: how many weights of each run stay, at most.").range(0, 1024);
     field("m", m, "Length of a run along the input channels; 0 for zeros anywhere.").range(0, 1024);
     field("block", block, "Columns whose zeros are chosen together, if they may be anywhere.")
@@ -41,8 +51,11 @@ struct PruneSparseGptOptions {
           "are left alone, and a message says so.");
   }
   void validate(Problems& problems) const {
-    if ((n > 0) != (m > 0)) problems.add("n", "n and m go together", "say both, such as 2 and 4");
-    if (n > m) problems.add("n", fmt::format("{} of {} cannot stay", n, m), "n is at most m");
+    validate_n_of_m(n, m, problems);
+    if (m > 0 && allocation == Allocation::kLayerwise) {
+      problems.add("allocation", "n of m leaves each weight the same share",
+                   "leave out `allocation`, or `n` and `m`");
+    }
   }
 };
 
@@ -57,45 +70,99 @@ class PruneSparseGpt final : public PassWith<PruneSparseGptOptions> {
       "Frantar and Alistarh, SparseGPT: Massive Language Models Can Be Accurately Pruned in "
       "One-Shot, ICML 2023"};
 
+  Wishes wishes(const Model& model, const Options& options) const override {
+    Wishes wishes;
+    if (options.allocation == Allocation::kUniform) return wishes;
+    for (const Weight& weight : weights(model)) {
+      if (takes_part(weight, options)) wishes.push_back(gram_wish(weight));
+    }
+    return wishes;
+  }
+
   Change run(Model& model, const Options& options, PassContext& context) const override {
-    int64_t zeroed = 0, layers = 0;
-    double error = 0;
-    bool changed = false;
-    const auto edit = [&](CalibratedLayer& layer) {
-      Weight& weight = layer.weight;
-      PruneColumns how{0, options.n, options.m, 1, options.block, options.damping};
-      how.positions = layer.matrix.size(1) / input_channels(weight);
-      how.zeros = weight.elements() - kept_count(weight.elements(), options.sparsity);
-      const PrunedColumns found = prune_columns(layer.matrix, layer.gram, how, layer.keep);
-      if (found.damping != options.damping) {
-        context.message(
-            fmt::format("{}: damping raised to {}, the Gram matrix of its inputs is "
-                        "singular with {}; more calibration data would help",
-                        weight.name(), found.damping, options.damping));
-      }
-      error += relative_output_error(layer.matrix, found.weight, layer.gram);
-      changed |= store_matrix(weight, found.weight);
-      const int64_t masked = mask_matrix(weight, found.keep);
-      changed |= masked > 0;
-      zeroed += masked;
-      ++layers;
-    };
+    std::map<std::string, int64_t> zeros;
+    if (options.allocation == Allocation::kLayerwise) zeros = allocate(model, options, context);
+    LayerPruner pruner(context);
     const auto leave_alone = [&](const Weight& weight) {
-      if (options.m > 0 && input_channels(weight) < options.m) {
-        return fmt::format("its {} input channels make no run of {}", input_channels(weight),
-                           options.m);
-      }
-      return unless_stored(weight);
+      return unless_prunable(weight, options.m);
     };
-    for_each_calibrated_layer(model, options.where, context, leave_alone, edit);
-    context.count("weights_zeroed", zeroed);
-    if (layers == 0) return Change::kNone;
-    context.measure("mean_relative_output_error", error / static_cast<double>(layers));
-    return changed ? Change::kSome : Change::kNone;
+    for_each_calibrated_layer(
+        model, options.where, context, LayerInputs::kGram, leave_alone, [&](auto& layer) {
+          PruneColumns how = settings(layer.weight, options);
+          if (zeros.contains(layer.weight.name())) how.zeros = zeros.at(layer.weight.name());
+          const PrunedColumns found = prune_columns(layer.matrix, layer.gram, how, layer.keep);
+          pruner.apply(layer, found, options.damping);
+        });
+    return pruner.finish();
   }
 
  private:
-  static int64_t input_channels(const Weight& weight) { return weight.sizes()[weight.input_dim()]; }
+  static PruneColumns settings(const Weight& weight, const Options& options) {
+    PruneColumns how;
+    how.zeros = weight.elements() - kept_count(weight.elements(), options.sparsity);
+    how.n = options.n;
+    how.m = options.m;
+    how.positions =
+        weight.elements() / weight.sizes()[weight.output_dim()] / input_channels(weight);
+    how.block = options.block;
+    how.damping = options.damping;
+    return how;
+  }
+
+  static bool takes_part(const Weight& weight, const Options& options) {
+    return options.where.matches(selector_target(weight)) && no_input_matrix(weight).empty() &&
+           unless_prunable(weight, options.m).empty();
+  }
+  static Wish gram_wish(const Weight& weight) {
+    return {weight.layer()->output()->name(), Statistic::kInputGram};
+  }
+
+  // Tries shares of zeros on every layer, its inputs being those of the model as it is.
+  static LossCurve try_shares(const Weight& weight, const at::Tensor& gram,
+                              const Options& options) {
+    const at::Tensor matrix = as_matrix(weight.effective(), weight.output_dim()).to(at::kFloat);
+    const at::Tensor mask = weight.mask();
+    const at::Tensor keep = mask.defined() ? as_matrix(mask, weight.output_dim()) : mask;
+    const int64_t gone = mask.defined() ? mask.logical_not().sum().item<int64_t>() : 0;
+    LossCurve curve{{0}, {0}};
+    // Finer towards the end, where curves are steep.
+    for (double kept :
+         {0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01}) {
+      PruneColumns how = settings(weight, options);
+      how.zeros = weight.elements() - kept_count(weight.elements(), 1 - kept);
+      if (how.zeros <= std::max(gone, curve.zeros.back())) continue;
+      const PrunedColumns found = prune_columns(matrix, gram, how, keep);
+      curve.zeros.push_back(how.zeros);
+      curve.losses.push_back(relative_output_error(matrix, found.weight, gram));
+    }
+    return curve;
+  }
+
+  static std::map<std::string, int64_t> allocate(Model& model, const Options& options,
+                                                 PassContext& context) {
+    std::vector<LossCurve> curves;
+    std::vector<std::string> names;
+    std::vector<int64_t> sizes;
+    int64_t elements = 0;
+    for (const Weight& weight : weights(std::as_const(model))) {
+      if (!takes_part(weight, options)) continue;
+      const at::Tensor& gram = context.statistics().at(gram_wish(weight));
+      curves.push_back(try_shares(weight, gram, options));
+      names.push_back(weight.name());
+      sizes.push_back(weight.elements());
+      elements += weight.elements();
+    }
+    const int64_t total = elements - kept_count(elements, options.sparsity);
+    const std::vector<int64_t> given = allocate_zeros(curves, total);
+    std::map<std::string, int64_t> zeros;
+    for (size_t i = 0; i < names.size(); ++i) {
+      zeros[names[i]] = given[i];
+      context.message(
+          fmt::format("{}: {:.1f} % zeros", names[i],
+                      100.0 * static_cast<double>(given[i]) / static_cast<double>(sizes[i])));
+    }
+    return zeros;
+  }
 };
 
 COMPRESS_PASS(PruneSparseGpt)

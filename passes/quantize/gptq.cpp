@@ -34,8 +34,9 @@ struct QuantizeGptqOptions {
     field("granularity", granularity,
           "What shares one scale; a group is a run of weights in one output channel.");
     field("range", range,
-          "How the range that the codes cover is chosen: the extremes, or of 80 smaller ones that "
-          "of least squared error, each input weighed by its mean square.");
+          "How the range that the codes cover is chosen: the extremes, or of 80 smaller ones (and "
+          "with zero points one code beside) that of least squared error, each input weighed by "
+          "its mean square.");
     field("act_order", act_order,
           "Round columns by falling mean square of their inputs. Groups then have the ranges of "
           "the weights as they came; otherwise those that they have when their turn comes.");
@@ -74,17 +75,18 @@ class QuantizeGptq final : public PassWith<QuantizeGptqOptions> {
       return weight.is_quantized() ? fmt::format("it is quantized already ({})", weight.encoding())
                                    : std::string();
     };
-    for_each_calibrated_layer(model, options.where, context, leave_alone, [&](auto& layer) {
-      Weight& weight = layer.weight;
-      const ColumnCodes found = quantize_columns(layer.matrix, layer.gram, how, layer.keep);
-      report(found, weight, options, context);
-      error += relative_output_error(layer.matrix, found.weight, layer.gram);
-      const QuantizedTensor codes = encode(found, weight, how);
-      weight.encode(codes);
-      quantized += weight.elements();
-      bits += codes.bits_on_disk();
-      ++layers;
-    });
+    for_each_calibrated_layer(
+        model, options.where, context, LayerInputs::kGram, leave_alone, [&](auto& layer) {
+          Weight& weight = layer.weight;
+          const ColumnCodes found = quantize_columns(layer.matrix, layer.gram, how, layer.keep);
+          report(found, weight, options, context);
+          error += relative_output_error(layer.matrix, found.weight, layer.gram);
+          const QuantizedTensor codes = encode(found, weight, how);
+          weight.encode(codes);
+          quantized += weight.elements();
+          bits += codes.bits_on_disk();
+          ++layers;
+        });
     context.count("weights_quantized", quantized);
     if (layers == 0) return Change::kNone;
     context.measure("bits_per_weight", static_cast<double>(bits) / static_cast<double>(quantized));

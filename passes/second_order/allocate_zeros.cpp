@@ -19,18 +19,19 @@ struct Piece {
 
 void add_hull(const LossCurve& curve, size_t index, std::vector<Piece>& pieces) {
   const auto slope = [&](size_t a, size_t b) {
-    return (curve.losses[b] - curve.losses[a]) / static_cast<double>(curve.zeros[b] - curve.zeros[a]);
+    return (curve.losses[b] - curve.losses[a]) /
+           static_cast<double>(curve.zeros[b] - curve.zeros[a]);
   };
   std::vector<size_t> hull;
   for (size_t i = 0; i < curve.zeros.size(); ++i) {
-    while (hull.size() >= 2 &&
-           slope(hull[hull.size() - 2], hull.back()) >= slope(hull.back(), i)) {
+    while (hull.size() >= 2 && slope(hull[hull.size() - 2], hull.back()) >= slope(hull.back(), i)) {
       hull.pop_back();
     }
     hull.push_back(i);
   }
   for (size_t i = 1; i < hull.size(); ++i) {
-    pieces.push_back({slope(hull[i - 1], hull[i]), index, curve.zeros[hull[i]] - curve.zeros[hull[i - 1]]});
+    pieces.push_back(
+        {slope(hull[i - 1], hull[i]), index, curve.zeros[hull[i]] - curve.zeros[hull[i - 1]]});
   }
 }
 

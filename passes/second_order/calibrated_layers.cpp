@@ -18,15 +18,20 @@
 namespace compress {
 namespace {
 
-std::string no_input_matrix(const Weight& weight) {
-  if (weight.kind() == OperatorKind::kEmbedding) return "an embedding looks rows up";
-  if (weight.uses().size() > 1) {
-    return fmt::format("{} layers share it, with inputs of their own", weight.uses().size());
+// Mean squares of the columns; a few samples at a time, so that patches need little memory.
+at::Tensor input_power(const Node& layer, const std::vector<at::Tensor>& batches) {
+  constexpr int64_t kSamples = 8;
+  at::Tensor sum;
+  int64_t rows = 0;
+  for (const at::Tensor& batch : batches) {
+    for (const at::Tensor& part : batch.split(kSamples)) {
+      const at::Tensor matrix = layer_input_matrix(layer, part.to(at::kFloat));
+      const at::Tensor squares = matrix.square().sum({1}, false, at::kDouble);
+      sum = sum.defined() ? sum.add_(squares) : squares;
+      rows += matrix.size(1);
+    }
   }
-  if (!has_layer_input_matrix(*weight.layer())) {
-    return fmt::format("the inputs of {} are not the rows of one matrix", weight.layer()->op());
-  }
-  return {};
+  return sum / static_cast<double>(rows);
 }
 
 // Neighbours like the projections of an attention layer have the same inputs.
@@ -53,6 +58,17 @@ class Grams {
 
 }  // namespace
 
+std::string no_input_matrix(const Weight& weight) {
+  if (weight.kind() == OperatorKind::kEmbedding) return "an embedding looks rows up";
+  if (weight.uses().size() > 1) {
+    return fmt::format("{} layers share it, with inputs of their own", weight.uses().size());
+  }
+  if (!has_layer_input_matrix(*weight.layer())) {
+    return fmt::format("the inputs of {} are not the rows of one matrix", weight.layer()->op());
+  }
+  return {};
+}
+
 double relative_output_error(const at::Tensor& weight, const at::Tensor& changed,
                              const at::Tensor& gram) {
   const int64_t groups = gram.size(0);
@@ -65,7 +81,8 @@ double relative_output_error(const at::Tensor& weight, const at::Tensor& changed
 }
 
 void for_each_calibrated_layer(Model& model, const Selector& where, PassContext& context,
-                               const LeaveAlone& leave_alone, const EditLayer& edit) {
+                               LayerInputs inputs, const LeaveAlone& leave_alone,
+                               const EditLayer& edit) {
   std::vector<Weight> selected = weights(model, where);
   Walk walk(model, context.calibration());
   Grams grams(walk);
@@ -82,18 +99,16 @@ void for_each_calibrated_layer(Model& model, const Selector& where, PassContext&
     if (!context.begin(weight.name())) break;
     walk.advance(weight.layer());
     const int64_t rows = weight.output_dim();
-    CalibratedLayer layer{
-        weight, as_matrix(weight.effective(), rows).to(at::kFloat), {}, grams.of(*weight.layer())};
+    CalibratedLayer layer{weight, as_matrix(weight.effective(), rows).to(at::kFloat), {}, {}, {}};
+    if (inputs == LayerInputs::kGram) {
+      layer.gram = grams.of(*weight.layer());
+      layer.power = layer.gram.diagonal(0, 1, 2);
+    } else {
+      layer.power = input_power(*weight.layer(), walk.at(layer_input(*weight.layer())));
+    }
     if (weight.mask().defined()) layer.keep = as_matrix(weight.mask(), rows);
     edit(layer);
   }
-}
-
-std::string unless_stored(const Weight& weight) {
-  if (weight.is_quantized()) {
-    return fmt::format("it is quantized ({}), prune before", weight.encoding());
-  }
-  return weight.stored() ? "" : "it is computed from other tensors";
 }
 
 bool store_matrix(Weight& weight, const at::Tensor& matrix) {

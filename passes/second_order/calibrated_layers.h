@@ -23,12 +23,22 @@ struct CalibratedLayer {
   /// double [groups, columns, columns]: mean outer product of the rows that reach each group of a
   /// convolution (compress/calibrate/layer_input.h)
   at::Tensor gram;
+  at::Tensor power;  ///< double [groups, columns]: the Gram matrices' diagonals
 };
+
+/// How much is to be known of the inputs: all, or the mean squares, which are found much faster;
+/// `gram` is undefined then.
+enum class LayerInputs { kGram, kPower };
 
 /// tr(D H D^T) / tr(W H W^T), D the difference of two matrices [rows, columns]: the share of the
 /// layer's output, as energy, that the change of the weight takes away. 0 if the output is 0.
 double relative_output_error(const at::Tensor& weight, const at::Tensor& changed,
                              const at::Tensor& gram);
+
+/// Why nothing is known of the inputs of a weight's layer, as the end of a sentence: it has no
+/// input matrix (embeddings, recurrent layers, transposed convolutions), or several layers share
+/// the weight. Empty if neither is so.
+std::string no_input_matrix(const Weight& weight);
 
 /// A sentence's end on why a weight is left alone, or empty.
 using LeaveAlone = std::function<std::string(const Weight&)>;
@@ -36,14 +46,11 @@ using LeaveAlone = std::function<std::string(const Weight&)>;
 using EditLayer = std::function<void(CalibratedLayer&)>;
 
 /// Calls `edit` for the selected weights in the order of the graph, each with its inputs as they
-/// are behind the layers that were edited before. Weights whose layers have no input matrix
-/// (embeddings, recurrent layers, transposed convolutions), that several layers share, or that
-/// `leave_alone` names, are left alone; a message says so, and the count `weights_left_alone`.
+/// are behind the layers that were edited before. Weights that `no_input_matrix` or `leave_alone`
+/// names are left alone; a message says so, and the count `weights_left_alone`.
 void for_each_calibrated_layer(Model& model, const Selector& where, PassContext& context,
-                               const LeaveAlone& leave_alone, const EditLayer& edit);
-
-/// Why weights that have no elements to change are left alone: codes, computed weights.
-std::string unless_stored(const Weight& weight);
+                               LayerInputs inputs, const LeaveAlone& leave_alone,
+                               const EditLayer& edit);
 
 /// Puts a matrix [rows, columns] in the place of a stored weight's elements; whether that changes
 /// the effective weight.

@@ -14,6 +14,8 @@ namespace {
 // Adding 1.5 * 2^23 and taking it away rounds half to even.
 constexpr float kRounder = 12582912.0f;
 
+constexpr int64_t kSteps = 80;  // of 1 %, by which kWeighted shrinks a range
+
 COMPRESS_MULTIVERSION
 void widen(const float* columns, int64_t count, float* low, float* high) {
   for (int64_t k = 0; k < count; ++k) {
@@ -26,16 +28,18 @@ void widen(const float* columns, int64_t count, float* low, float* high) {
 }
 
 COMPRESS_MULTIVERSION
-void add_errors(const float* columns, const double* importance, int64_t count, const float* scale,
-                const float* zero, float last, double* errors) {
+void add_lane_errors(const float* columns, const double* importance, int64_t count,
+                     const float* scale, const float* zero, float last, double* errors) {
   constexpr int64_t kBlock = 64;  // columns whose float sum is exact enough
+  float steps_per_unit[kFloatLanes];
+  for (int64_t lane = 0; lane < kFloatLanes; ++lane) steps_per_unit[lane] = 1 / scale[lane];
   for (int64_t start = 0; start < count; start += kBlock) {
     float sums[kFloatLanes] = {};
     for (int64_t k = start; k < std::min(count, start + kBlock); ++k) {
       const auto weight = static_cast<float>(importance[k]);
       for (int64_t lane = 0; lane < kFloatLanes; ++lane) {
         const float x = columns[k * kFloatLanes + lane];
-        float steps = x / scale[lane];
+        float steps = x * steps_per_unit[lane];
         steps = steps < -zero[lane] ? -zero[lane] : steps;
         steps = steps > last - zero[lane] ? last - zero[lane] : steps;
         const float error = x - (steps + kRounder - kRounder) * scale[lane];
@@ -63,28 +67,31 @@ void round_all(const float* values, const float* scale, const float* zero, float
 
 void LaneRanges::add(const float* columns, int64_t count) { widen(columns, count, low, high); }
 
-LaneGrids lane_grids(const LaneRanges& ranges, int64_t step, const GridRule& rule) {
+int64_t candidates(const GridRule& rule) { return rule.symmetric ? kSteps : 3 * kSteps; }
+
+LaneGrids lane_grids(const LaneRanges& ranges, int64_t candidate, const GridRule& rule) {
+  constexpr double kMoves[] = {0, -1, 1};
+  const double keep = 1 - static_cast<double>(candidate % kSteps) / 100, last = rule.last();
+  const double move = kMoves[candidate / kSteps];
   LaneGrids grids;
-  const double keep = 1 - static_cast<double>(step) / 100, last = rule.last();
   const int offset = 1 << (rule.bits - 1);
   for (int64_t lane = 0; lane < kFloatLanes; ++lane) {
     const double low = ranges.low[lane] * keep, high = ranges.high[lane] * keep;
     const double scale = rule.symmetric ? std::max(-low, high) / (offset - 1) : (high - low) / last;
     // A denormal scale could round to 0; all zeros have scale 1.
     grids.scale[lane] = scale == 0 ? 1 : std::max(static_cast<float>(scale), FLT_MIN);
-    const double zero = rule.symmetric ? offset : std::nearbyint(-low / grids.scale[lane]);
+    const double zero = rule.symmetric ? offset : std::nearbyint(-low / grids.scale[lane]) + move;
     grids.zero[lane] = static_cast<float>(std::clamp(zero, 0.0, last));
   }
   return grids;
 }
 
-void add_shrink_errors(const float* columns, const double* importance, int64_t count,
-                       const LaneRanges& ranges, const GridRule& rule,
-                       std::vector<double>& errors) {
-  for (int64_t step = 0; step < kShrinkSteps; ++step) {
-    const LaneGrids grids = lane_grids(ranges, step, rule);
-    add_errors(columns, importance, count, grids.scale, grids.zero, rule.last(),
-               errors.data() + step * kFloatLanes);
+void add_errors(const float* columns, const double* importance, int64_t count,
+                const LaneRanges& ranges, const GridRule& rule, std::vector<double>& errors) {
+  for (int64_t candidate = 0; candidate < candidates(rule); ++candidate) {
+    const LaneGrids grids = lane_grids(ranges, candidate, rule);
+    add_lane_errors(columns, importance, count, grids.scale, grids.zero, rule.last(),
+                    errors.data() + candidate * kFloatLanes);
   }
 }
 
@@ -94,12 +101,12 @@ LaneGrids find_lane_grids(const float* columns, const double* importance, int64_
   ranges.add(columns, count);
   LaneGrids best = lane_grids(ranges, 0, rule);
   if (rule.range == GridRange::kMinmax) return best;
-  std::vector<double> errors(kShrinkSteps * kFloatLanes, 0.0);
-  add_shrink_errors(columns, importance, count, ranges, rule, errors);
-  for (int64_t step = 1; step < kShrinkSteps; ++step) {
-    const LaneGrids grids = lane_grids(ranges, step, rule);
+  std::vector<double> errors(candidates(rule) * kFloatLanes, 0.0);
+  add_errors(columns, importance, count, ranges, rule, errors);
+  for (int64_t candidate = 1; candidate < candidates(rule); ++candidate) {
+    const LaneGrids grids = lane_grids(ranges, candidate, rule);
     for (int64_t lane = 0; lane < kFloatLanes; ++lane) {
-      const double error = errors[step * kFloatLanes + lane];
+      const double error = errors[candidate * kFloatLanes + lane];
       if (error >= errors[lane]) continue;
       errors[lane] = error;
       best.scale[lane] = grids.scale[lane];

@@ -12,8 +12,9 @@ namespace compress {
 /// How the range of a grid is found. Ranges contain 0, and 0 is on the grid.
 enum class GridRange {
   kMinmax,    ///< the least and the greatest weight
-  kWeighted,  ///< of 80 ranges shrunk in steps of 1 %, the one of least squared error, each column
-              ///< weighed by its importance
+  kWeighted,  ///< of 80 ranges shrunk in steps of 1 %, those with a zero point also moved by one
+              ///< code up and down, the one of least squared error, each column weighed by its
+              ///< importance
 };
 
 /// Which codes there are; as in RoundToNearest (passes/quantize/round_to_nearest.h).
@@ -40,14 +41,14 @@ struct LaneRanges {
   void add(const float* columns, int64_t count);
 };
 
-/// Shrunk ranges that kWeighted tries.
-inline constexpr int64_t kShrinkSteps = 80;
-/// The grids of ranges shrunk by `step` percent.
-LaneGrids lane_grids(const LaneRanges& ranges, int64_t step, const GridRule& rule);
-/// Squared errors of rounding `count` columns with the grids of every step, each column weighed by
-/// its importance, added to `errors`, [kShrinkSteps][kFloatLanes].
-void add_shrink_errors(const float* columns, const double* importance, int64_t count,
-                       const LaneRanges& ranges, const GridRule& rule, std::vector<double>& errors);
+/// How many grids kWeighted tries.
+int64_t candidates(const GridRule& rule);
+/// The grids of a candidate; the first are those of the ranges as they are.
+LaneGrids lane_grids(const LaneRanges& ranges, int64_t candidate, const GridRule& rule);
+/// Squared errors of rounding `count` columns with each candidate, each column weighed by its
+/// importance, added to `errors`, [candidates][kFloatLanes].
+void add_errors(const float* columns, const double* importance, int64_t count,
+                const LaneRanges& ranges, const GridRule& rule, std::vector<double>& errors);
 
 /// The grids of `count` columns, a row each.
 LaneGrids find_lane_grids(const float* columns, const double* importance, int64_t count,

@@ -21,6 +21,12 @@
 namespace compress {
 namespace {
 
+// In which order the weights of a row go, and what each costs: how much tr(D H D^T) grows.
+struct RemovalTrace {
+  std::vector<int64_t> columns;
+  std::vector<double> losses;
+};
+
 constexpr double kNever = std::numeric_limits<double>::infinity();
 
 // The damped Gram matrix of one group and its inverse, [size][size] each.
@@ -79,8 +85,8 @@ void subtract_multiple(double* target, const double* source, double factor, int6
   for (int64_t i = 0; i < count; ++i) target[i] -= factor * source[i];
 }
 
-// What is left of a row: weights, the inverse of their Gram matrix (lower triangle of [size][size]),
-// and which columns they are.
+// What is left of a row: weights, the inverse of their Gram matrix (lower triangle of
+// [size][size]), and which columns they are.
 class Row {
  public:
   Row(std::vector<double> weights, std::vector<double> inverse)
@@ -91,7 +97,7 @@ class Row {
   }
 
   /// Removes the weight of least cost among those that `may_go` allows; false if there is none.
-  /// Those of `first`, already zero, go before all others and cost nothing.
+  /// Those that `keep` (null: all stay) lacks are zero already: they go first and cost nothing.
   bool remove_cheapest(const std::function<bool(int64_t)>& may_go, const bool* keep,
                        RemovalTrace& trace) {
     int64_t chosen = -1;

@@ -6,16 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <cstdint>
-#include <vector>
-
 namespace compress {
-
-/// In which order the weights of a row go, and what each costs: how much tr(D H D^T) grows.
-struct RemovalTrace {
-  std::vector<int64_t> columns;
-  std::vector<double> losses;
-};
 
 /// ExactOBS (Frantar and Alistarh, Optimal Brain Compression, NeurIPS 2022, algorithms 1 and 2):
 /// from each row the weight goes whose removal, all others making up for it, costs least, again and

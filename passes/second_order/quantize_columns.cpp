@@ -67,7 +67,7 @@ class RowGroup {
   }
   void add_whole_errors(const LaneRanges& range, std::vector<double>& errors) const {
     for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
-      add_shrink_errors(load(chunk).data(), importance_.data(), columns_, range, how_.grid, errors);
+      add_errors(load(chunk).data(), importance_.data(), columns_, range, how_.grid, errors);
     }
   }
 
@@ -175,16 +175,16 @@ LaneGrids find_shared_grids(const std::vector<RowGroup>& parts, const GridRule& 
     }
   }
   if (rule.range == GridRange::kMinmax) return lane_grids(range, 0, rule);
-  std::vector<double> errors(kShrinkSteps * kFloatLanes, 0.0);
+  std::vector<double> errors(candidates(rule) * kFloatLanes, 0.0);
   for (const RowGroup& part : parts) part.add_whole_errors(range, errors);
   int64_t best = 0;
   double least = 0;
-  for (int64_t step = 0; step < kShrinkSteps; ++step) {
-    const double* lanes = errors.data() + step * kFloatLanes;
+  for (int64_t candidate = 0; candidate < candidates(rule); ++candidate) {
+    const double* lanes = errors.data() + candidate * kFloatLanes;
     const double error = std::accumulate(lanes, lanes + kFloatLanes, 0.0);
-    if (step == 0 || error < least) {
+    if (candidate == 0 || error < least) {
       least = error;
-      best = step;
+      best = candidate;
     }
   }
   return lane_grids(range, best, rule);

@@ -77,6 +77,24 @@ TEST(PruneSparseGpt, CountsZerosThatAreThere) {
   EXPECT_EQ(zeros_of(model, 0), 180);
 }
 
+TEST(PruneSparseGpt, GivesLayersTheSharesThatCostThemLeast) {
+  const Model original = parse_filled(kTwoLayers);
+  Model uniform = original.clone(), layerwise = original.clone();
+  run_passes("prune.sparse_gpt{sparsity=0.6}", uniform, calibrated(samples()));
+  const RunResult result = run_passes("prune.sparse_gpt{sparsity=0.6,allocation=layerwise}",
+                                      layerwise, calibrated(samples()));
+  EXPECT_EQ(zeros_of(layerwise, 0) + zeros_of(layerwise, 1),
+            zeros_of(uniform, 0) + zeros_of(uniform, 1));
+  EXPECT_NE(zeros_of(layerwise, 0), zeros_of(uniform, 0));
+  EXPECT_THAT(result.steps[0].messages.at(0), HasSubstr("a.weight: "));
+}
+
+TEST(PruneSparseGpt, RefusesAnAllocationOfRuns) {
+  Model model = parse_filled(kTwoLayers);
+  EXPECT_THAT(refusal("prune.sparse_gpt{n=2,m=4,allocation=layerwise}", model),
+              HasSubstr("n of m leaves each weight the same share"));
+}
+
 TEST(PruneSparseGpt, LeavesCodesAndFewChannelsAloneAndSaysSo) {
   Model model = parse_filled(kTwoLayers);
   run_pass("quantize.weights{where=a.weight}", model);

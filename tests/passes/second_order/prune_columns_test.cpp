@@ -103,8 +103,8 @@ TEST(PruneColumns, KeepsNOfMInputChannelsAtEachPosition) {
 TEST(PruneColumns, ErrsLessThanMagnitudeOfTheSameNumber) {
   at::manual_seed(6);
   const at::Tensor weight = at::randn({30, 64}), gram = correlated_gram(64, 300, 6, 0.1);
-  for (const int64_t zeros : {400, 960, 1500}) {
-    const PrunedColumns found = prune_columns(weight, gram.unsqueeze(0), share(zeros));
+  for (const int64_t zeros : {400, 960}) {
+    const PrunedColumns found = prune_columns(weight, gram.unsqueeze(0), share(zeros, 16));
     const at::Tensor threshold = std::get<0>(weight.abs().flatten().sort())[zeros - 1];
     const at::Tensor magnitude = weight * (weight.abs() > threshold);
     EXPECT_LT(output_error(weight, found.weight, gram), output_error(weight, magnitude, gram));
