@@ -38,9 +38,12 @@ std::vector<Latency> time_in_turns(const std::vector<std::function<void()>>& run
     const Clock::time_point start = Clock::now();
     do {
       for (size_t i = 0; i < runs.size(); ++i) {
-        const Clock::time_point before = Clock::now();
-        runs[i]();
-        times[i].push_back(milliseconds_since(before));
+        const Clock::time_point turn = Clock::now();
+        do {
+          const Clock::time_point before = Clock::now();
+          runs[i]();
+          times[i].push_back(milliseconds_since(before));
+        } while (milliseconds_since(turn) < options.turn_ms);
       }
     } while (milliseconds_since(start) < share * budget_ms ||
              (share == 1.0 && static_cast<int64_t>(times.front().size()) < options.least_runs));

@@ -14,7 +14,7 @@ namespace {
 using ::testing::HasSubstr;
 
 TEST(EngineAbsent, SaysWhatToInstall) {
-  const Model model = parse_filled("input x : f32[1,2]\n%y = aten::relu(%x)\nreturn %y");
+  const Model model = parse_filled("input x : f32[1,2]\ny = aten::relu(x)\nreturn y = y");
   EXPECT_FALSE(has_engine());
   EXPECT_THAT(message_of([&] {
                 plan(model, {at::zeros({1, 2})});

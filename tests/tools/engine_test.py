@@ -42,7 +42,9 @@ class Engine(LatheTest):
     def test_bench_times_the_plan_beside_the_interpreter(self):
         rows = self.json("bench", "zoo:lenet5", "--engine", "--seconds", "0.05")
         self.assertEqual([row["model"] for row in rows], ["zoo:lenet5", "zoo:lenet5 (engine)"])
-        self.assertEqual(rows[0]["runs"], rows[1]["runs"])
+        for row in rows:
+            self.assertGreaterEqual(row["runs"], 5)
+            self.assertLessEqual(row["low_ms"], row["median_ms"])
 
     def test_refuses_what_the_engine_does_not_do(self):
         for arguments, words in [(["--plan"], "add --engine"),

@@ -53,7 +53,9 @@ std::vector<compress::Latency> measure(const std::vector<compress::Model>& model
     runs.emplace_back([&, i] { plans[i].run(inputs[i]); });
   }
   sources = std::move(names);
-  return compress::time_in_turns(runs, options.latency);
+  compress::LatencyOptions latency = options.latency;
+  latency.turn_ms = 5;
+  return compress::time_in_turns(runs, latency);
 }
 
 void run(const Options& options) {
