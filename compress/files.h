@@ -21,13 +21,14 @@ struct LoadOptions {
 ///
 /// The content decides the format, not the name. A .safetensors file that Lathe wrote holds its
 /// graph; a bare state_dict has none, and `Model::notes` says which architectures of the zoo would
-/// fit. Throws Error(kIo), Error(kBadFile), Error(kUnsupported), and Error(kInvalidArgument) for
-/// weights that do not fit the architecture.
+/// fit. An .onnx file is refused. Throws Error(kIo), Error(kBadFile), Error(kUnsupported), and
+/// Error(kInvalidArgument) for weights that do not fit the architecture.
 Model load_model(const std::string& source, const LoadOptions& options = {});
 
-/// Writes a model; the extension decides the format: .pt2, .safetensors, or .lathe.txt (the text
-/// form, large tensors as digests). The file appears whole or not at all. Returns what the reader
-/// of the file should know, a sentence each. Throws Error(kInvalidArgument) for another extension.
+/// Writes a model; the extension decides the format: .pt2, .safetensors, .onnx, or .lathe.txt (the
+/// text form, large tensors as digests). The file appears whole or not at all. Returns what the
+/// reader of the file should know, a sentence each. Throws Error(kInvalidArgument) for another
+/// extension.
 ///
 /// .safetensors is written for other programs: masks become zeros, quantized weights take the
 /// layout of compressed-tensors. The file holds all that is needed to read it; beside one named

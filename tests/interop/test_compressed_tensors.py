@@ -182,6 +182,7 @@ def test_the_library_reads_integers_of_weights_and_inputs(tmp_path, subject, cod
     outcome = lathe("apply", "quantize.weights{bits=8}", tmp_path / "in.pt2", "-o", pt2, "-o", packed)
     assert not outcome.problem, outcome.problem
 
+    from compressed_tensors.compressors import BaseCompressor
     from compressed_tensors.quantization import QuantizationConfig
 
     config = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
@@ -191,9 +192,15 @@ def test_the_library_reads_integers_of_weights_and_inputs(tmp_path, subject, cod
     assert group.input_activations.strategy == "tensor" and group.weights.strategy == "channel"
 
     # What the two programs compute with: weights, and inputs as the scale and the zero point of the file round them.
-    file, weights = load_file(packed), decoded(folder_of(packed), tmp_path / "dense")
+    file, shapes = load_file(packed), shapes_of(tmp_path)
     layers = {name.removesuffix(".input_scale") for name in file if name.endswith(".input_scale")}
     assert len(layers) == sum(isinstance(module, (nn.Linear, nn.Conv2d)) for module in network.modules())
+    weights = {name: tensor for name, tensor in file.items() if not name.rpartition(".")[0] in layers or name.endswith(".bias")}
+    for layer in layers:
+        assert file[f"{layer}.weight"].dtype == torch.int8
+        parts = {part: file[f"{layer}.{part}"] for part in ("weight", "weight_scale")}
+        dense = BaseCompressor.get_value_from_registry(group.format).decompress(parts, group)["weight"]
+        weights[f"{layer}.weight"] = dense.reshape(shapes.get(f"{layer}.weight", dense.shape))
     for name, module in network.named_modules():
         if f"{name}.layer" not in layers:
             continue
@@ -207,7 +214,7 @@ def test_the_library_reads_integers_of_weights_and_inputs(tmp_path, subject, cod
             to.scale, to.zero_point = source.scale, source.zero_point
     with torch.no_grad():
         program = torch.export.load(pt2).module()(inputs)
-    assert judge.distance(outputs_with(fresh, {k: v for k, v in weights.items() if "input_" not in k}, inputs), program) <= judge.TOLERANCE
+    assert judge.distance(outputs_with(fresh, weights, inputs), program) <= judge.TOLERANCE
     out = tmp_path / "out.safetensors"
     save_file({"in.0": inputs}, tmp_path / "x.safetensors")
     assert not lathe("run", packed, "--inputs", tmp_path / "x.safetensors", "--outputs", out).problem

@@ -157,14 +157,6 @@ std::string Call::constant(double number, c10::ScalarType dtype) {
   return constant(at::full({}, number, dtype));
 }
 
-std::string Call::constant(const std::string& name, c10::ScalarType dtype,
-                           const std::vector<int64_t>& sizes, std::function<at::Tensor()> load) {
-  int64_t bytes = static_cast<int64_t>(c10::elementSize(dtype));
-  for (const int64_t size : sizes) bytes *= size;
-  return translator_.add_initializer(
-      {translator_.fresh(name), data_type(dtype), sizes, bytes, std::move(load)});
-}
-
 std::string Call::cast(const std::string& name, c10::ScalarType from, c10::ScalarType to) {
   if (from == to) return name;
   return emit("Cast", {name}, {{"to", static_cast<int64_t>(data_type(to))}});
@@ -202,18 +194,19 @@ const EncodedWeight* Call::encoded(const Argument& weight) const {
 
 std::string Call::transposed_weight(const Argument& weight) {
   const Value* value = weight.value();
-  const bool is_stored = value != nullptr && value->is_named_tensor();
-  if (!is_stored && encoded(weight) == nullptr) return transpose(tensor(weight), {1, 0});
-  std::string& name = translator_.transposed_[{value->name(), true}];
+  std::string& name = translator_.transposed_[value];
   if (!name.empty()) return name;
   if (const EncodedWeight* codes = encoded(weight)) {
     return name = translator_.add_decoded(*codes, /*transposed=*/true);
   }
   // A tied tensor is written once, as it is.
-  if (translator_.uses_.of(value).size() > 1) return name = transpose(tensor(weight), {1, 0});
-  const at::Tensor stored = translator_.model_.tensor(value->name());
-  return name = constant(value->name(), stored.scalar_type(), {stored.size(1), stored.size(0)},
-                         [stored] { return stored.t(); });
+  if (!translator_.is_constant(value) || translator_.uses_.of(value).size() > 1) {
+    return name = transpose(tensor(weight), {1, 0});
+  }
+  Initializer turned = translator_.stored(value);
+  std::swap(turned.sizes.at(0), turned.sizes.at(1));
+  turned.load = [load = turned.load] { return load().t(); };
+  return name = translator_.add_initializer(std::move(turned));
 }
 
 void Call::result(const std::string& name, size_t index) {

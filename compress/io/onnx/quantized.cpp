@@ -101,7 +101,7 @@ std::string Translator::add_decoded(const EncodedWeight& weight, bool transposed
     const DataType small = how.is_signed ? DataType::kInt4 : DataType::kUint4;
     const at::Tensor stored = is_packed ? pack_nibbles(tensor) : tensor;
     return add_initializer(
-        {fresh(weight.name + suffix), is_packed ? small : data_type(tensor.scalar_type()),
+        {weight.name + suffix, is_packed ? small : data_type(tensor.scalar_type()),
          tensor.sizes().vec(), static_cast<int64_t>(stored.nbytes()), [stored] { return stored; }});
   };
   std::vector<Attribute> attributes;

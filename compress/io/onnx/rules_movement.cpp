@@ -18,7 +18,7 @@ void slice(Call& call) {
   const std::string x = call.input("self");
   const bool is_all =
       start.is_known() && start.number == 0 && end.is_known() && end.number == kEnd && step == 1;
-  call.result(is_all ? call.emit("Identity", {x}) : call.slice(x, axis, start, end, step));
+  call.result(is_all ? x : call.slice(x, axis, start, end, step));
 }
 
 void narrow(Call& call) {
@@ -89,7 +89,7 @@ void roll(Call& call) {
     x = call.emit("Concat", {call.slice(x, axis, -shift, kEnd), call.slice(x, axis, 0, -shift)},
                   {{"axis", axis}});
   }
-  call.result(call.emit("Identity", {x}));
+  call.result(x);
 }
 
 void flip(Call& call) {
@@ -122,8 +122,7 @@ std::string replaced(Call& call, int64_t axis, const Size& start, const std::str
   };
   if (!is(start, 0)) parts.insert(parts.begin(), call.slice(x, axis, 0, start));
   if (!is(end, kEnd)) parts.push_back(call.slice(x, axis, end, kEnd));
-  return parts.size() == 1 ? call.emit("Identity", {part})
-                           : call.emit("Concat", parts, {{"axis", axis}});
+  return parts.size() == 1 ? part : call.emit("Concat", parts, {{"axis", axis}});
 }
 
 void slice_scatter(Call& call) {
@@ -159,7 +158,7 @@ void pad_with(Call& call, const std::string& mode, const std::string& value) {
       is_any = is_any || !size.is_known() || size.number != 0;
     }
   }
-  if (!is_any) return call.result(call.emit("Identity", {call.input("self")}));
+  if (!is_any) return call.result(call.input("self"));
   begins.insert(begins.end(), ends.begin(), ends.end());
   call.result(call.emit("Pad", {call.input("self"), call.shape(begins), value}, {{"mode", mode}}));
 }

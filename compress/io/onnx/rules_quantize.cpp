@@ -19,13 +19,14 @@ struct Range {
   }
 };
 
-// Fewer codes than the type has: what lies outside is clipped before, so that the pair that
-// integer kernels are chosen from stays whole.
+// Fewer codes than the type has: what lies outside is clipped before.
 std::string clipped(Call& call, const std::string& x, const Range& range, double scale,
                     int64_t zero_point) {
   const c10::ScalarType dtype = call.dtype("self");
-  call.note(fmt::format("activations of {} codes are 8 bits with a Clip in front",
-                        range.high - range.low + 1));
+  call.note(
+      fmt::format("activations of {} codes are 8 bits with a Clip in front, which keeps "
+                  "ONNX Runtime from its integer kernels",
+                  range.high - range.low + 1));
   const auto bound = [&](int64_t code) {
     return call.constant(static_cast<double>(code - zero_point) * scale, dtype);
   };

@@ -71,7 +71,7 @@ class Stack {
     }
     call_.result(call_.emit("Concat", hidden, {{"axis", int64_t{0}}}), 1);
     if (is_lstm) call_.result(call_.emit("Concat", cells, {{"axis", int64_t{0}}}), 2);
-    call_.result(batch_first ? call_.transpose(x, {1, 0, 2}) : call_.emit("Identity", {x}), 0);
+    call_.result(batch_first ? call_.transpose(x, {1, 0, 2}) : x, 0);
   }
 
  private:

@@ -27,7 +27,7 @@ void permute(Call& call) { permuted(call, call.axes("dims", call.rank("self")));
 
 void swap_axes(Call& call, int64_t a, int64_t b) {
   std::vector<int64_t> order = in_order(call.rank("self"));
-  if (order.empty()) return call.result(call.emit("Identity", {call.input("self")}));
+  if (order.empty()) return call.result(call.input("self"));
   std::swap(order.at(static_cast<size_t>(a)), order.at(static_cast<size_t>(b)));
   permuted(call, order);
 }
@@ -75,7 +75,7 @@ void squeeze(Call& call) {
     if (sizes[static_cast<size_t>(axis)] == Dim(1)) axes.push_back(axis);
   }
   const std::string x = call.input("self");
-  call.result(axes.empty() ? call.emit("Identity", {x}) : call.squeeze(x, axes));
+  call.result(axes.empty() ? x : call.squeeze(x, axes));
 }
 
 void squeeze_all(Call& call) {
@@ -85,12 +85,12 @@ void squeeze_all(Call& call) {
     if (sizes[i] == Dim(1)) axes.push_back(static_cast<int64_t>(i));
   }
   const std::string x = call.input("self");
-  call.result(axes.empty() ? call.emit("Identity", {x}) : call.squeeze(x, axes));
+  call.result(axes.empty() ? x : call.squeeze(x, axes));
 }
 
 void expand(Call& call) {
   const std::vector<Dim>&from = call.sizes("self"), &to = call.out_sizes();
-  if (from == to) return call.result(call.emit("Identity", {call.input("self")}));
+  if (from == to) return call.result(call.input("self"));
   // Dimensions that stay need no size.
   std::vector<Dim> wanted = to;
   const size_t added = to.size() - from.size();

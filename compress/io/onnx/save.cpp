@@ -103,6 +103,15 @@ EncodedWeights encoded_weights(const Model& model, std::vector<std::string>& not
   return out;
 }
 
+// Masked weights are written under the name of the weight.
+std::unordered_map<const Value*, std::string> masked_names(const Model& model) {
+  std::unordered_map<const Value*, std::string> names;
+  for (const Weight& weight : weights(model)) {
+    if (weight.stored() && weight.mask().defined()) names[weight.value()] = weight.name();
+  }
+  return names;
+}
+
 int needed_opset(const Model& model, const EncodedWeights& weights,
                  std::vector<std::string>& notes) {
   int opset = kOpset;
@@ -141,7 +150,7 @@ std::vector<std::string> save_onnx(const Model& model, const std::filesystem::pa
   }
   EncodedWeights encoded = encoded_weights(copy, notes);
   const int opset = needed_opset(copy, encoded, notes);
-  Translator translator(copy, opset, std::move(encoded));
+  Translator translator(copy, opset, std::move(encoded), masked_names(copy));
   OnnxModel out = translator.translate();
   for (const auto& [key, value] : copy.metadata) {
     if (key != pt2::kMetadataKey) out.metadata[key] = value;

@@ -18,16 +18,24 @@
 namespace compress::onnx {
 namespace {
 
-// A constant larger than this, and than what it is computed from, is computed at run time instead.
+// A constant larger than this that only repeats numbers is made at run time instead.
 constexpr int64_t kFoldedBytes = 1 << 20;
 // Constants of at most so many bytes are shared when their contents are equal.
-constexpr size_t kSharedBytes = 4096;
+constexpr int64_t kSharedBytes = 4096;
 
 int64_t bytes_of(const Value* value) {
   if (!value->type.sizes || !value->type.dtype) return 0;
   int64_t bytes = static_cast<int64_t>(c10::elementSize(*value->type.dtype));
   for (const Dim& dim : *value->type.sizes) bytes *= dim.size;
   return bytes;
+}
+
+// Whether a node makes many numbers of few.
+bool repeats(const Node& node) {
+  static const std::set<std::string> ops{"aten::arange", "aten::expand",      "aten::expand_as",
+                                         "aten::full",   "aten::ones",        "aten::repeat",
+                                         "aten::zeros",  "aten::broadcast_to"};
+  return ops.contains(node.op());
 }
 
 bool is_random(const Node& node) {
@@ -43,8 +51,12 @@ std::string problem_of(const Node& node, const std::string& reason) {
 }  // namespace
 
 Translator::Translator(const Model& model, int opset,
-                       std::unordered_map<const Value*, EncodedWeight> weights)
-    : model_(model), uses_(model.graph()), weights_(std::move(weights)) {
+                       std::unordered_map<const Value*, EncodedWeight> weights,
+                       std::unordered_map<const Value*, std::string> stored_names)
+    : model_(model),
+      uses_(model.graph()),
+      weights_(std::move(weights)),
+      stored_names_(std::move(stored_names)) {
   out_.opset = opset;
   out_.name = "network";
 }
@@ -57,8 +69,10 @@ OnnxModel Translator::translate() {
     if (value == nullptr || value->is_input() || wished_.contains(value)) continue;
     if (taken_.insert(output.name).second) wished_[value] = output.name;
   }
+  const std::unordered_set<const Node*> live = live_nodes();
   std::vector<std::string> problems;
   for (const Node& node : model_.graph().nodes()) {
+    if (!live.contains(&node)) continue;
     try {
       translate_node(node);
     } catch (const Refusal& refusal) {
@@ -99,13 +113,27 @@ void Translator::declare_inputs() {
   }
 }
 
+// What the outputs need, up to what is stored: the decoding of a weight is not among it.
+std::unordered_set<const Node*> Translator::live_nodes() {
+  std::unordered_set<const Node*> live;
+  std::vector<const Value*> pending;
+  for (const Output& output : model_.graph().outputs()) {
+    output.value.each_value([&](const Value* value) { pending.push_back(value); });
+  }
+  while (!pending.empty()) {
+    const Value* value = pending.back();
+    pending.pop_back();
+    if (value->producer() == nullptr || weights_.contains(value) || is_constant(value)) continue;
+    if (!live.insert(value->producer()).second) continue;
+    for (const Argument& argument : value->producer()->arguments()) {
+      argument.each_value([&](const Value* read) { pending.push_back(read); });
+    }
+  }
+  return live;
+}
+
 void Translator::translate_node(const Node& node) {
   node_ = &node;
-  const auto done = [&](const Value* output) {
-    return weights_.contains(output) || is_constant(output);
-  };
-  if (std::all_of(node.outputs().begin(), node.outputs().end(), done)) return;
-  // A part of an encoding that nothing but the encoding uses is dropped with all else that is dead.
   const Rule rule = find_rule(node.op());
   if (rule == nullptr) throw Refusal{};
   Call call(*this, node);
@@ -170,7 +198,9 @@ void Translator::drop_unused() {
 
 std::string Translator::fresh(const std::string& wish) {
   std::string name = wish;
-  for (int i = 1; !taken_.insert(name).second; ++i) name = fmt::format("{}_{}", wish, i);
+  for (int64_t& i = suffixes_[wish]; !taken_.insert(name).second;) {
+    name = fmt::format("{}_{}", wish, ++i);
+  }
   return name;
 }
 
@@ -195,44 +225,45 @@ bool Translator::is_constant(const Value* value) {
   if (value->kind() != ValueKind::kTensor || weights_.contains(value)) return result = false;
   if (node == nullptr) return result = value->is_named_tensor();
   if (node->schema() == nullptr || is_random(*node)) return result = false;
-  bool constant = true;
-  int64_t bytes = 0;
+  bool constant = !repeats(*node) || bytes_of(value) <= kFoldedBytes;
   for (const Argument& argument : node->arguments()) {
-    argument.each_value([&](const Value* read) {
-      constant = constant && is_constant(read);
-      bytes += bytes_of(read);
-    });
+    argument.each_value([&](const Value* read) { constant = constant && is_constant(read); });
   }
-  constant = constant && bytes_of(value) <= std::max(2 * bytes, kFoldedBytes);
   return constant_[value] = constant;
 }
 
-std::string Translator::add_stored(const Value* value) {
-  Initializer tensor;
-  tensor.name = fresh(value->name());
-  at::Tensor known;
+// A constant as it will be written; what is computed is computed then.
+Initializer Translator::stored(const Value* value) const {
+  const auto named = stored_names_.find(value);
+  Initializer out;
+  out.name = named == stored_names_.end() ? value->name() : named->second;
   if (value->is_named_tensor()) {
-    known = model_.tensor(value->name());
-    tensor.load = [known] { return known; };
-  } else {
-    const at::NoGradGuard no_grad;
-    known = evaluate(model_, value);
-    if (known.nbytes() <= kSharedBytes) {
-      taken_.erase(tensor.name);
-      return constant(known);
-    }
-    tensor.load = [this_model = &model_, value] {
-      const at::NoGradGuard no_grad;
-      return evaluate(*this_model, value);
-    };
+    const at::Tensor tensor = model_.tensor(value->name());
+    out.type = data_type(tensor.scalar_type());
+    out.sizes = tensor.sizes().vec();
+    out.bytes = static_cast<int64_t>(tensor.nbytes());
+    out.load = [tensor] { return tensor; };
+    return out;
   }
-  tensor.type = data_type(known.scalar_type());
-  tensor.sizes = known.sizes().vec();
-  tensor.bytes = static_cast<int64_t>(known.nbytes());
+  out.type = data_type(value->type.dtype.value());
+  for (const Dim& dim : value->type.sizes.value()) out.sizes.push_back(dim.size);
+  out.bytes = bytes_of(value);
+  out.load = [&model = model_, value] {
+    const at::NoGradGuard no_grad;
+    return evaluate(model, value);
+  };
+  return out;
+}
+
+std::string Translator::add_stored(const Value* value) {
+  Initializer tensor = stored(value);
+  const bool has_name = value->is_named_tensor() || stored_names_.contains(value);
+  if (!has_name && tensor.bytes <= kSharedBytes) return constant(tensor.load());
   return add_initializer(std::move(tensor));
 }
 
 std::string Translator::add_initializer(Initializer tensor) {
+  tensor.name = fresh(tensor.name);
   out_.initializers.push_back(std::move(tensor));
   return out_.initializers.back().name;
 }
@@ -245,7 +276,7 @@ std::string Translator::constant(const at::Tensor& tensor) {
   const auto found = constants_.find(key);
   if (found != constants_.end()) return found->second;
   const std::string name = add_initializer(
-      {fresh(fmt::format("constant_{}", constants_.size())), data_type(stored.scalar_type()),
+      {fmt::format("constant_{}", constants_.size()), data_type(stored.scalar_type()),
        stored.sizes().vec(), static_cast<int64_t>(stored.nbytes()), [stored] { return stored; }});
   return constants_[key] = name;
 }

@@ -39,8 +39,9 @@ struct EncodedWeight {
 class Translator {
  public:
   /// `model` must have types for all values, and must outlive what `translate` returns.
-  Translator(const Model& model, int opset,
-             std::unordered_map<const Value*, EncodedWeight> weights);
+  /// `stored_names` are those of constants that should not have their value's.
+  Translator(const Model& model, int opset, std::unordered_map<const Value*, EncodedWeight> weights,
+             std::unordered_map<const Value*, std::string> stored_names);
 
   /// Throws Error(kUnsupported) listing all calls without a translation.
   OnnxModel translate();
@@ -51,6 +52,7 @@ class Translator {
   friend class Call;
 
   void declare_inputs();
+  std::unordered_set<const Node*> live_nodes();
   void translate_node(const Node& node);
   void declare_outputs();
   void drop_unused();
@@ -58,6 +60,7 @@ class Translator {
   std::string fresh(const std::string& wish);
   const std::string& name_of(const Value* value);
   bool is_constant(const Value* value);
+  Initializer stored(const Value* value) const;
   std::string add_stored(const Value* value);
   std::string add_decoded(const EncodedWeight& weight, bool transposed);
   std::string add_initializer(Initializer tensor);
@@ -76,16 +79,18 @@ class Translator {
   const Model& model_;
   const UseMap uses_;
   std::unordered_map<const Value*, EncodedWeight> weights_;
+  std::unordered_map<const Value*, std::string> stored_names_;
   OnnxModel out_;
   std::vector<std::string> notes_;
   std::unordered_set<std::string> taken_;
+  std::unordered_map<std::string, int64_t> suffixes_;  // so that many equal names stay cheap
   std::unordered_set<std::string> bound_;  // ONNX tensors that stand for a value of the graph
   std::unordered_map<const Value*, std::string> names_, wished_;
   std::unordered_map<const Value*, Size> scalars_;
   std::unordered_map<const Value*, bool> constant_;
-  std::map<std::string, std::string> constants_;                    // contents -> name
-  std::map<std::pair<std::string, int64_t>, std::string> shapes_;   // tensor, dimension -> name
-  std::map<std::pair<std::string, bool>, std::string> transposed_;  // weight, how -> name
+  std::map<std::string, std::string> constants_;                   // contents -> name
+  std::map<std::pair<std::string, int64_t>, std::string> shapes_;  // tensor, dimension -> name
+  std::unordered_map<const Value*, std::string> transposed_;
   std::unordered_map<std::string, std::pair<std::string, int64_t>> symbols_;  // input, dimension
   const Node* node_ = nullptr;                                                // being translated
 };
@@ -159,9 +164,6 @@ class Call {
   std::string constant(const at::Tensor& tensor) { return translator_.constant(tensor); }
   std::string constant(const std::vector<int64_t>& numbers);
   std::string constant(double number, c10::ScalarType dtype);
-  /// A tensor made when it is written.
-  std::string constant(const std::string& name, c10::ScalarType dtype,
-                       const std::vector<int64_t>& sizes, std::function<at::Tensor()> load);
 
   std::string cast(const std::string& name, c10::ScalarType from, c10::ScalarType to);
   std::string transpose(const std::string& name, const std::vector<int64_t>& order);
