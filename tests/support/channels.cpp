@@ -129,7 +129,8 @@ class Survivors {
   }
 
   Value* gathered(Value* value, Node& before) {
-    const Value* original = value;
+    const auto known = scattered_.find(value);
+    const Value* original = known == scattered_.end() ? value : known->second;
     for (int64_t d = 0; d < groups_.rank(original); ++d) {
       if (!groups_.is_cut(set_, original, d)) continue;
       value =
@@ -162,12 +163,15 @@ class Survivors {
                                    .arguments = {padded->output(), d, constant(rows)}})
                   ->output();
     }
-    if (first != nullptr) model_.graph().replace_uses(output, value, first);
+    if (first == nullptr) return;
+    model_.graph().replace_uses(output, value, first);
+    scattered_[value] = output;
   }
 
   Model& model_;
   const ChannelGroups& groups_;
   const ChannelSet& set_;
+  std::unordered_map<const Value*, const Value*> scattered_;  // the value that it stands for
 };
 
 // What a smaller model has to compute. Analysing a copy gives the same numbers to its channels.
@@ -180,12 +184,14 @@ Model reference_of(const Model& model, const ChannelGroups& groups, const Channe
   return zeroed_with_survivors(std::move(copy), same, set);
 }
 
+// Whether one symbol stands in front of all inputs.
 bool has_free_batch(const Model& model) {
-  for (const Value* input : model.graph().inputs()) {
-    if (!input->type.sizes || input->type.sizes->empty()) return false;
-    if (!input->type.sizes->front().is_symbolic()) return false;
-  }
-  return !model.graph().inputs().empty();
+  const std::vector<Value*>& inputs = model.graph().inputs();
+  return !inputs.empty() && std::all_of(inputs.begin(), inputs.end(), [&](const Value* input) {
+    const auto &sizes = input->type.sizes, &first = inputs.front()->type.sizes;
+    return sizes && !sizes->empty() && sizes->front().is_symbolic() && first && !first->empty() &&
+           sizes->front() == first->front();
+  });
 }
 
 }  // namespace
@@ -295,7 +301,8 @@ Model zeroed_with_survivors(Model model, const ChannelGroups& groups, const Chan
     if (!groups.is_cut(set, value)) continue;
     model.set_tensor(value->name(), without_indices(tensor.detach().clone(), groups, set, value));
   }
-  for (Node* node : nodes) Survivors(model, groups, set).wrap(*node);
+  Survivors survivors(model, groups, set);
+  for (Node* node : nodes) survivors.wrap(*node);
   return model;
 }
 
