@@ -50,7 +50,8 @@ struct LawReport {
 };
 
 /// Removes a share of the units and compares with the zeroed model, at two batch sizes where the
-/// batch is free. Fails the test where the outputs, sizes, counted costs or the graph are wrong.
+/// batch is free and only exact units go. Fails the test where the outputs, sizes, counted costs or
+/// the graph are wrong.
 LawReport check_channel_law(Model model, const LawOptions& options = {});
 
 }  // namespace compress::testing
