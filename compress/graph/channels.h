@@ -71,9 +71,11 @@ struct ChannelSet {
 
 class ChannelGroups {
  public:
-  const std::vector<ChannelGroup>& groups() const { return groups_; }
+  const std::vector<ChannelGroup>& groups() const& { return groups_; }
+  std::vector<ChannelGroup> groups() && { return std::move(groups_); }
   /// Dimensions that could be channels but are not free; kernels and sizes of 1 are left out.
-  const std::vector<FrozenChannels>& frozen() const { return frozen_; }
+  const std::vector<FrozenChannels>& frozen() const& { return frozen_; }
+  std::vector<FrozenChannels> frozen() && { return std::move(frozen_); }
 
   ChannelSet none() const;
   /// Adds a unit. Returns false, with nothing changed, if some dimension of some value would be

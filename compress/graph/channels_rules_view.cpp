@@ -107,7 +107,7 @@ std::vector<size_t> runs(const std::vector<int64_t>& sizes, const std::vector<in
   return counts;
 }
 
-void reshape(RuleCall& call) {
+TensorChannels reshaped(RuleCall& call) {
   const TensorChannels input = call.operand(size_t{0});
   const std::vector<int64_t> before = sizes_of(input);
   const std::vector<int64_t>& after = call.sizes();
@@ -141,15 +141,17 @@ void reshape(RuleCall& call) {
     next += count;
     result.add(call.labels.merge(parts), is_zero);
   }
-  call.give(std::move(result));
+  return result;
 }
 
-// The sizes are those of `other`, whatever becomes of it.
+void reshape(RuleCall& call) { call.give(reshaped(call)); }
+
+// The sizes are those of `other`, also when it has lost channels.
 void reshape_like(RuleCall& call) {
-  reshape(call);
+  TensorChannels result = reshaped(call);
   const TensorChannels& other = call.operand("other");
-  call.freeze(other, "gives another tensor its sizes");
-  call.freeze(call.operand("self"), "takes the sizes of another tensor");
+  for (int64_t d = 0; d < result.rank(); ++d) call.join(result.labels[d], other.labels.at(d));
+  call.give(std::move(result));
 }
 
 }  // namespace

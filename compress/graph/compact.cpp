@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <unordered_set>
 
 namespace compress {
 namespace {
@@ -69,6 +70,50 @@ bool update_types(Graph& graph, const ChannelGroups& groups, const ChannelSet& s
   return complete;
 }
 
+std::unordered_set<const Value*> used_values(const Graph& graph) {
+  std::unordered_set<const Value*> used;
+  const auto note = [&](const Argument& argument) {
+    argument.each_value([&](const Value* value) { used.insert(value); });
+  };
+  for (const Node& node : graph.nodes()) {
+    for (const Argument& argument : node.arguments()) note(argument);
+  }
+  for (const Output& output : graph.outputs()) note(output.value);
+  for (const Output& update : graph.updates()) {
+    note(update.value);
+    used.insert(graph.find(update.name));
+  }
+  return used;
+}
+
+// Nodes and tensors that were used before the surgery and are not any more. What nothing used
+// before (the counters of batch norms) stays.
+void drop_leftovers(Model& model, const std::unordered_set<const Value*>& used_before) {
+  Graph& graph = model.graph();
+  const auto is_leftover = [&](const Value* value) { return used_before.contains(value); };
+  for (bool dropped = true; dropped;) {
+    dropped = false;
+    const std::unordered_set<const Value*> used = used_values(graph);
+    for (auto it = graph.nodes().end(); it != graph.nodes().begin();) {
+      Node& node = *--it;
+      const std::vector<Value*>& outputs = node.outputs();
+      const bool any_used = std::any_of(outputs.begin(), outputs.end(),
+                                        [&](const Value* value) { return used.contains(value); });
+      if (any_used || !std::any_of(outputs.begin(), outputs.end(), is_leftover)) continue;
+      const auto next = std::next(it);
+      graph.erase(&node);
+      it = next;
+      dropped = true;
+    }
+    const std::vector<Value*> named = graph.named_tensors();
+    for (const Value* value : named) {
+      if (used.contains(value) || !is_leftover(value)) continue;
+      model.remove_tensor(value->name());
+      dropped = true;
+    }
+  }
+}
+
 }  // namespace
 
 void remove(Model& model, const ChannelGroups& groups, const ChannelSet& set) {
@@ -85,6 +130,7 @@ void remove(Model& model, const ChannelGroups& groups, const ChannelSet& set) {
   // New nodes and tensors (constant indices) come in front of those that need them.
   std::vector<Node*> nodes;
   for (Node& node : model.graph().nodes()) nodes.push_back(&node);
+  const std::unordered_set<const Value*> used = used_values(model.graph());
   std::vector<Replacement> replacements;
   for (Node* node : nodes) {
     if (const auto replacement = move_literals(model, *node, groups, set)) {
@@ -94,7 +140,7 @@ void remove(Model& model, const ChannelGroups& groups, const ChannelSet& set) {
   slice_tensors(model, groups, set);
   const bool complete = update_types(model.graph(), groups, set);
   for (const Replacement& each : replacements) model.graph().replace_uses(each.value, each.with);
-  model.remove_dead();
+  drop_leftovers(model, used);
   if (!complete) propagate_shapes(model);
   verify(model, {.unused = false});
 }

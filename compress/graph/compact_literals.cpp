@@ -160,7 +160,9 @@ void Literals::slice() {
   chosen->module_path = node_.module_path;
   Value* result = chosen->output();
   result->type = node_.output()->type;
-  result->type.sizes->at(dim) = Dim(static_cast<int64_t>(rows.size()));
+  if (result->type.sizes) {
+    result->type.sizes->at(dim) = Dim(static_cast<int64_t>(rows.size()));
+  }
   replacement_ = Replacement{node_.output(), result};
 }
 

@@ -1,8 +1,10 @@
 // lathe inspect: what is in a model.
 
+#include "compress/budget/channel_cost.h"
 #include "compress/budget/cost.h"
 #include "compress/error.h"
 #include "compress/files.h"
+#include "compress/graph/channels.h"
 #include "compress/graph/text.h"
 #include "compress/report/run_report.h"
 #include "tools/lathe/command.h"
@@ -12,6 +14,7 @@
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 
@@ -22,7 +25,7 @@ using compress::Table;
 
 struct Options {
   ModelArgument model;
-  bool graph = false, json = false;
+  bool graph = false, groups = false, json = false;
 };
 
 // 0 for what is no file: `-`, zoo:NAME.
@@ -71,8 +74,95 @@ std::string totals(const compress::ModelCost& cost, const compress::Model& model
   return table.text();
 }
 
+// A group of channels with what its first unit saves.
+struct Priced {
+  const compress::ChannelGroup* group;
+  compress::ChannelCost saving;
+
+  // What all units but one would save, roughly: the order of the list.
+  double weight() const {
+    const auto units = static_cast<double>(group->units.size());
+    return units * (saving.macs ? *saving.macs : static_cast<double>(saving.parameters));
+  }
+};
+
+std::vector<Priced> priced(const compress::Model& model, const compress::ChannelGroups& groups) {
+  std::vector<Priced> list;
+  for (const compress::ChannelGroup& group : groups.groups()) {
+    list.push_back({&group, compress::saving_of(model, groups, group)});
+  }
+  std::stable_sort(list.begin(), list.end(),
+                   [](const Priced& a, const Priced& b) { return a.weight() > b.weight(); });
+  return list;
+}
+
+compress::Json groups_json(const compress::Model& model, const compress::ChannelGroups& groups) {
+  compress::Json json = {{"groups", compress::Json::array()}, {"frozen", compress::Json::array()}};
+  for (const Priced& each : priced(model, groups)) {
+    compress::Json entry = {{"units", each.group->units.size()},
+                            {"parameters_each", each.saving.parameters},
+                            {"exact", each.group->exact()},
+                            {"why_inexact", each.group->why_inexact},
+                            {"cuts", compress::Json::array()}};
+    if (each.saving.macs) entry["macs_each"] = *each.saving.macs;
+    for (const compress::ChannelDim& dim : each.group->dims) {
+      entry["cuts"].push_back(
+          {{"tensor", dim.tensor->name()}, {"dim", dim.dim}, {"indices_each", dim.indices_each}});
+    }
+    json["groups"].push_back(std::move(entry));
+  }
+  for (const compress::FrozenChannels& frozen : groups.frozen()) {
+    json["frozen"].push_back({{"tensor", frozen.tensor->name()},
+                              {"dim", frozen.dim},
+                              {"indices", frozen.count},
+                              {"why", frozen.why}});
+  }
+  return json;
+}
+
+// The tensors that a group cuts; of many the first few.
+std::string cuts_text(const compress::ChannelGroup& group) {
+  constexpr size_t kMost = 6;
+  std::vector<std::string> dims;
+  for (const compress::ChannelDim& dim : group.dims) {
+    if (dims.size() == kMost && group.dims.size() > kMost + 1) {
+      dims.push_back(fmt::format("{} more", group.dims.size() - kMost));
+      break;
+    }
+    dims.push_back(fmt::format("{}[{}]", dim.tensor->name(), dim.dim));
+    if (dim.indices_each > 1) dims.back() += fmt::format(" x{}", dim.indices_each);
+  }
+  return fmt::format("{}", fmt::join(dims, ", "));
+}
+
+std::string groups_text(const compress::Model& model, const compress::ChannelGroups& groups) {
+  Table table({{"units"},
+               {"parameters each"},
+               {"MACs each"},
+               {"exact", Table::Align::kLeft},
+               {"tensor[dimension] x indices that one unit cuts", Table::Align::kLeft}});
+  for (const Priced& each : priced(model, groups)) {
+    table.add({compress::with_thousands(static_cast<int64_t>(each.group->units.size())),
+               compress::with_thousands(each.saving.parameters),
+               each.saving.macs ? compress::count_text(*each.saving.macs) : "",
+               each.group->exact() ? "yes" : each.group->why_inexact, cuts_text(*each.group)});
+  }
+  Table frozen({{"stays", Table::Align::kLeft}, {"indices"}, {"why", Table::Align::kLeft}});
+  for (const compress::FrozenChannels& each : groups.frozen()) {
+    frozen.add({fmt::format("{}[{}]", each.tensor->name(), each.dim),
+                compress::with_thousands(each.count), each.why});
+  }
+  return table.text() + "\n" + frozen.text();
+}
+
+void show_groups(const compress::Model& model, bool json) {
+  const compress::ChannelGroups groups = compress::analyse(model);
+  print_result(json ? groups_json(model, groups).dump(2) + "\n" : groups_text(model, groups));
+}
+
 void run(const Options& options) {
   const compress::Model model = load(options.model);
+  if (options.groups) return show_groups(model, options.json);
   if (options.graph) return print_result(compress::print(model, {.contents = false}));
   const compress::ModelCost cost = compress::measure_cost(model);
   const int64_t bytes = file_bytes(options.model.source);
@@ -100,6 +190,8 @@ void add_inspect(CLI::App& app) {
       app.add_subcommand("inspect", "Show a model's layers, sizes, MACs, zeros and encodings");
   options->model.add_to(*command);
   command->add_flag("--graph", options->graph, "print the graph in its text form instead");
+  command->add_flag("--groups", options->groups,
+                    "show which channels can only go together, the largest saving first");
   command->add_flag("--json", options->json, "print JSON");
   command->footer("Example: lathe inspect zoo:resnet20-cifar10");
   command->callback([options] { run(*options); });
