@@ -90,7 +90,7 @@ TEST(LoadModel, RefusesAnEmptyStandardInput) {
 
 TEST(SaveModel, SaysWhyAFileCannotBeWritten) {
   const ScratchDir folder;
-  EXPECT_THAT(save_error(folder / "m.onnx"), HasSubstr("no extension of a format"));
+  EXPECT_THAT(save_error(folder / "m.tflite"), HasSubstr("no extension of a format"));
   EXPECT_THAT(save_error(folder / "m"), HasSubstr("write .pt2, .safetensors"));
   EXPECT_THAT(save_error(folder / "absent/m.pt2"), HasSubstr("no such folder"));
   std::filesystem::create_directory(folder / "m.safetensors");

@@ -172,8 +172,8 @@ class Mistakes(LatheTest):
 
     def test_outputs(self):
         self.wrong("apply", LINE, "zoo:lenet5", says="-o OUT.pt2")
-        self.wrong("apply", LINE, "zoo:lenet5", "-o", "o.onnx", says="o.onnx")
-        self.wrong("convert", "zoo:lenet5", "o.onnx", says="o.onnx")
+        self.wrong("apply", LINE, "zoo:lenet5", "-o", "o.tflite", says="o.tflite")
+        self.wrong("convert", "zoo:lenet5", "o.tflite", says="o.tflite")
         self.failed("convert", "zoo:lenet5", "none/o.pt2", says="none")
         os.mkdir(self.path("taken.pt2"))
         self.failed("convert", "zoo:lenet5", "taken.pt2", says="folder")

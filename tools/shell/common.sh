@@ -111,7 +111,6 @@ build() {
   say "building ($preset; the first time takes some minutes, log: build/$preset.log)"
   local launcher=()
   export CCACHE_BASEDIR="$root"  # so that another clone finds what this one compiled
-  command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
   (cd "$root" && cmake --preset "$preset" "${launcher[@]}" >"$log" 2>&1) ||
     { tail -n 30 "$log" >&2; fail "cmake could not configure the build" "see above and $log"; }
   (cd "$root" && cmake --build "build/$preset" -j "$(build_jobs)" ${1:+--target "$@"} >>"$log" 2>&1) ||
