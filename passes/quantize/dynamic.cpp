@@ -54,6 +54,8 @@ void round_dynamically(Graph& graph, const ActivationSite& site) {
   if (wide->type.dtype && *wide->type.dtype != c10::ScalarType::Float) {
     wide = call("aten::to.dtype", {wide, c10::ScalarType::Float}, "_float")->output();
   }
+  // Gradients pass through the value, never through its range: the operator has none for a scale.
+  wide = call("aten::detach", {wide}, "_detached")->output();
   const Node* extremes = call("aten::aminmax", {wide}, "_min");
   Value* low = call("aten::clamp_max", {extremes->outputs()[0], 0}, "_low")->output();
   Value* high = call("aten::clamp_min", {extremes->outputs()[1], 0}, "_high")->output();

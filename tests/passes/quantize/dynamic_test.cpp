@@ -54,6 +54,14 @@ TEST(QuantizeDynamic, RoundsAValueOnceForAllThatReadIt) {
   EXPECT_EQ(weights(model)[0].encoding(), "int8 channel");
 }
 
+TEST(QuantizeDynamic, LetsGradientsThrough) {
+  Model model = parse_filled(kTwoReaders);
+  run_pass("quantize.dynamic", model);
+  const at::Tensor x = at::ones({2, 8}).requires_grad_();
+  model.forward({x})[0].sum().backward();
+  EXPECT_GT(x.grad().abs().sum().item<double>(), 0);
+}
+
 TEST(QuantizeDynamic, LeavesConvolutionsAloneUnlessAsked) {
   Model model = parse_filled(kTwoReaders);
   run_pass("quantize.dynamic", model);
