@@ -22,8 +22,9 @@
 namespace compress {
 namespace {
 
-constexpr int64_t kRangeSamples = 256;  // that the first range of an activation is chosen on
-constexpr double kDecided = 0.99;       // share of roundings that should be, when the loop ends
+constexpr int64_t kRangeSamples = 256;       // that the first range of an activation is chosen on
+constexpr int64_t kRangeElements = 1 << 16;  // of them
+constexpr double kDecided = 0.99;  // share of roundings that should be, when the loop ends
 
 using Batches = std::vector<std::vector<at::Tensor>>;
 
@@ -185,6 +186,16 @@ class Reconstructor {
     return out;
   }
 
+  // Elements that stand for all of a tensor, [1, elements]: its extremes, and others at equal
+  // distances.
+  static at::Tensor range_elements(const at::Tensor& content) {
+    const at::Tensor all = content.reshape({-1}).to(at::kFloat);
+    // Odd, so that it does not keep to one column of an image.
+    const int64_t stride = all.numel() / kRangeElements | 1;
+    return at::cat({all.slice(0, 0, all.numel(), stride), all.min().view({1}), all.max().view({1})})
+        .view({1, -1});
+  }
+
   // The inputs of the unit's layers with their first steps, found on some of the samples.
   std::vector<RoundedActivation> activations_of(const ReconstructionUnit& unit, const Model& part,
                                                 const UnitSamples& samples) const {
@@ -218,8 +229,7 @@ class Reconstructor {
     for (RoundedActivation& activation : found) {
       const at::Tensor& content = seen.at(activation.value);
       require_samples(content, some.front().size(0), activation.value);
-      const UniformGrid grid =
-          least_error_grid(content.reshape({1, -1}).to(at::kFloat), activation.bits, false);
+      const UniformGrid grid = least_error_grid(range_elements(content), activation.bits, false);
       activation.zero_point = grid.zero.item<int64_t>();
       activation.step = grid.scale.reshape({1}).clone().set_requires_grad(true);
       activation.sizes = content.sizes().slice(1).vec();
