@@ -484,21 +484,5 @@ TEST(Channels, OfASetThatIsNotClosedAreRefused) {
   EXPECT_TRUE(set.empty());
 }
 
-TEST(Channels, NeverLeaveADimensionEmpty) {
-  const Model model = parse_filled(R"(
-    input x : f32[batch,4]
-    parameter a : f32[3,4]
-    parameter b : f32[2,3]
-    l = aten::linear(x, a)
-    o = aten::linear(l, b)
-    return output = o
-  )");
-  const ChannelGroups groups = analyse(model);
-  ChannelSet set = groups.none();
-  std::vector<bool> added;
-  for (const ChannelUnit& unit : groups.groups()[0].units) added.push_back(groups.add(set, unit));
-  EXPECT_THAT(added, ElementsAre(true, true, false));
-}
-
 }  // namespace
 }  // namespace compress::testing

@@ -19,6 +19,7 @@
 namespace compress::testing {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 // What a file holds that Python or anybody else reads.
@@ -92,6 +93,22 @@ TEST(Compact, CutsCodesAndScalesWithTheirWeights) {
   const LawReport report = check_channel_law(model.clone());
   EXPECT_EQ(report.exact_groups, 1);
   EXPECT_GT(report.moved, 1e-3);
+}
+
+TEST(Compact, NeverLeavesADimensionEmpty) {
+  const Model model = parse_filled(R"(
+    input x : f32[batch,4]
+    parameter a : f32[3,4]
+    parameter b : f32[2,3]
+    l = aten::linear(x, a)
+    o = aten::linear(l, b)
+    return output = o
+  )");
+  const ChannelGroups groups = analyse(model);
+  ChannelSet set = groups.none();
+  std::vector<bool> added;
+  for (const ChannelUnit& unit : groups.groups()[0].units) added.push_back(groups.add(set, unit));
+  EXPECT_THAT(added, ElementsAre(true, true, false));
 }
 
 TEST(Compact, LeavesTheModelAloneWhenNothingGoes) {
