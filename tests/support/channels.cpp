@@ -17,6 +17,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <limits>
 #include <set>
 #include <unordered_map>
@@ -24,6 +25,11 @@
 
 namespace compress::testing {
 namespace {
+
+double milliseconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+      .count();
+}
 
 // Tensors that batch norms take for variances.
 std::unordered_set<std::string> variances(const Model& model) {
@@ -324,8 +330,10 @@ LawReport check_channel_law(Model model, const LawOptions& options) {
   const at::NoGradGuard no_grad;
   const uint64_t seed = options.seed;
   randomise_constants(model, seed);
-  const ChannelGroups groups = analyse(model);
   LawReport report;
+  const auto analysis = std::chrono::steady_clock::now();
+  const ChannelGroups groups = analyse(model);
+  report.analysis_ms = milliseconds_since(analysis);
   report.groups = groups.groups().size();
   for (const ChannelGroup& group : groups.groups()) {
     report.exact_groups += group.exact();
@@ -343,7 +351,9 @@ LawReport check_channel_law(Model model, const LawOptions& options) {
   const std::vector<at::Tensor> expected = masked.clone().forward(inputs);
   report.moved = difference(expected, model.clone().forward(inputs));
 
+  const auto removal = std::chrono::steady_clock::now();
   remove(model, groups, set);
+  report.removal_ms = milliseconds_since(removal);
   const std::vector<std::string> found = problems(model);
   EXPECT_EQ(found.size(), problems_before) << (found.empty() ? "" : found.front());
   check_sizes(model.clone(), inputs, foretold);

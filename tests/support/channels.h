@@ -47,6 +47,7 @@ struct LawReport {
   double moved = 0;  ///< how far zeroing moved the output; 0 if nothing could be removed
   double error = 0;  ///< between the zeroed model and the smaller one, the worst of all batch sizes
   double kept_parameters = 1;
+  double analysis_ms = 0, removal_ms = 0;
 };
 
 /// Removes a share of the units and compares with the zeroed model, at two batch sizes where the
