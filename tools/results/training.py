@@ -35,7 +35,7 @@ EXPERIMENTS = [
     Experiment("lenet-5-gradual98", "gradual, 98 %", "papers/zhu-2018-mnist", "lenet-5", "0.8 (SNIP, 98 %)", MNIST,
                ["variables.sparsity=0.98", "variables.epochs=10"], "10 epochs"),
     Experiment("resnet20", "ResNet-20, dense", "train/resnet20-cifar10", "zoo:resnet20-cifar10", "8.75 (He et al., 200 epochs)",
-               settings=["variables.epochs=18"], schedule="18 epochs from scratch"),
+               settings=["variables.epochs=30"], schedule="30 epochs from scratch"),
     Experiment("resnet20-gradual70", "gradual, 70 %", "papers/zhu-2018-resnet20", RESNET20, "8.57 at 69 % (Distiller, 180 epochs)",
                settings=["variables.sparsity=0.7"], schedule="8 epochs"),
     Experiment("resnet20-gradual80", "gradual, 80 %", "papers/zhu-2018-resnet20", RESNET20, settings=["variables.sparsity=0.8"],
