@@ -99,8 +99,11 @@ class Page:
     def write(self, body):
         """Writes the page: its head, `body`, and what has not run."""
         text = (ROOT / f"tools/results/{self.name}.head.md").read_text().rstrip() + "\n" + body
-        if self.missing():
-            text += f"\nNot run yet, in whole or in part: {', '.join(self.missing())}.\n"
+        missing = self.missing()
+        if len(missing) > 12:
+            text += f"\nNot run yet: {len(missing)} of {len(self.experiments)} experiments; `tools/results/{self.name}.py list` names them.\n"
+        elif missing:
+            text += f"\nNot run yet, in whole or in part: {', '.join(missing)}.\n"
         (ROOT / f"docs/results/{self.name}.md").write_text(text)
 
     def main(self, usage, write):

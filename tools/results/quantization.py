@@ -74,12 +74,14 @@ class Table:
     def text(self, page):
         lines = [f"\n## {self.title}\n", f"| method | {' | '.join(self.columns)} | elsewhere |", "| --- " * (len(self.columns) + 2) + "|"]
         for title, cells, reference in self.rows:
+            if not any(page.logs_of(cell) for cell in cells.values()):
+                continue
             line = [title]
             for column in self.columns:
                 logs = page.logs_of(cells[column]) if column in cells else []
                 line.append(self.cell([log["after"]["metrics"][self.metric] for log in logs]))
             lines.append(f"| {' | '.join(line)} | {reference} |")
-        return "\n".join(lines) + "\n"
+        return "\n".join(lines) + "\n" if len(lines) > 3 else ""
 
     @staticmethod
     def cell(figures):
