@@ -1,35 +1,9 @@
 // Tests of passes/prune/sparse_gpt.
 
-#include "tests/support/pass_test.h"
+#include "tests/passes/second_order/two_layers.h"
 
 namespace compress::testing {
 namespace {
-
-constexpr const char* kTwoLayers = R"(
-input x : f32[batch,12]
-parameter a.weight : f32[20,12]
-parameter b.weight : f32[6,20]
-a = aten::linear(x, a.weight) : f32[batch,20]
-h = aten::relu(a) : f32[batch,20]
-b = aten::linear(h, b.weight) : f32[batch,6]
-return y = b
-)";
-
-RunOptions calibrated(const at::Tensor& batch) {
-  RunOptions options;
-  options.calibration = [batch](const auto& take) { take({batch}); };
-  return options;
-}
-
-at::Tensor samples() {
-  at::manual_seed(1);
-  return at::randn({200, 12}).matmul(at::eye(12) + 0.4 * at::randn({12, 12}));
-}
-
-double output_error(const Model& model, const Model& original) {
-  const at::Tensor x = samples();
-  return (model.forward({x})[0] - original.forward({x})[0]).square().mean().item<double>();
-}
 
 int64_t zeros_of(Model& model, size_t index) {
   return (weights(model).at(index).effective() == 0).sum().item<int64_t>();

@@ -1,15 +1,9 @@
 // Tests of passes/prune/wanda.
 
-#include "tests/support/pass_test.h"
+#include "tests/passes/second_order/two_layers.h"
 
 namespace compress::testing {
 namespace {
-
-RunOptions calibrated(const at::Tensor& batch) {
-  RunOptions options;
-  options.calibration = [batch](const auto& take) { take({batch}); };
-  return options;
-}
 
 // Root mean squares of the inputs .5, 2, 1, .25: scores .5, 1, .2, .2 (Sun et al., ICLR 2024,
 // equation 1, computed by hand); magnitude alone would keep the first and the last.
