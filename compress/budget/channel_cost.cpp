@@ -4,12 +4,14 @@
 
 #include "compress/budget/macs.h"
 
+#include <c10/core/ScalarType.h>
+
 #include <vector>
 
 namespace compress {
 
 ChannelCost operator-(const ChannelCost& a, const ChannelCost& b) {
-  ChannelCost difference{a.parameters - b.parameters, std::nullopt};
+  ChannelCost difference{a.parameters - b.parameters, a.bytes - b.bytes, std::nullopt};
   if (a.macs && b.macs) difference.macs = *a.macs - *b.macs;
   return difference;
 }
@@ -23,10 +25,16 @@ ChannelCost cost_without(const Model& model, const ChannelGroups& groups, const 
   ChannelCost cost;
   for (const Value* value : model.graph().named_tensors()) {
     const NamedTensor* tensor = model.find_tensor(value->name());
-    if (tensor == nullptr || tensor->role != TensorRole::kParameter) continue;
+    if (tensor == nullptr) continue;
     int64_t elements = 1;
     for (int64_t d = 0; d < groups.rank(value); ++d) elements *= groups.left(set, value, d);
-    cost.parameters += elements;
+    if (tensor->role == TensorRole::kParameter) cost.parameters += elements;
+    const auto dtype = value->type.dtype;
+    if (tensor->tensor.defined()) {
+      cost.bytes += elements * static_cast<int64_t>(tensor->tensor.element_size());
+    } else if (dtype) {
+      cost.bytes += elements * static_cast<int64_t>(c10::elementSize(*dtype));
+    }
   }
   double samples = 1;
   for (const Value* input : model.graph().inputs()) {

@@ -12,6 +12,7 @@ namespace compress {
 
 struct ChannelCost {
   int64_t parameters = 0;      ///< elements of all parameters
+  int64_t bytes = 0;           ///< of all named tensors
   std::optional<double> macs;  ///< multiply-accumulates a sample, if all sizes are known
 
   friend ChannelCost operator-(const ChannelCost& a, const ChannelCost& b);

@@ -4,6 +4,7 @@
 
 #include "compress/error.h"
 #include "compress/graph/compact_literals.h"
+#include "compress/graph/kept_channels.h"
 #include "compress/graph/shapes.h"
 #include "compress/graph/verify.h"
 
@@ -137,6 +138,7 @@ void remove(Model& model, const ChannelGroups& groups, const ChannelSet& set) {
       replacements.push_back(*replacement);
     }
   }
+  note_kept_channels(model, groups, set);
   slice_tensors(model, groups, set);
   const bool complete = update_types(model.graph(), groups, set);
   for (const Replacement& each : replacements) model.graph().replace_uses(each.value, each.with);

@@ -10,7 +10,8 @@ namespace compress {
 /// Removes the channels of `set`, which `groups` (the analysis of this very graph) says can go.
 /// Every tensor loses its indices, masks and codes included, and every literal that the removed
 /// channels reach moves: sizes of views, groups of convolutions, bounds of slices, the scale of
-/// attention. Types follow. An empty set changes nothing.
+/// attention. Types follow. An empty set changes nothing. A note of what is left of batch norms
+/// goes into the metadata (compress/graph/kept_channels.h).
 ///
 /// Throws Error(kInvalidArgument) if the graph has changed since the analysis and Error(kRunFailed)
 /// if a tensor has no contents.

@@ -11,17 +11,20 @@
 
 #include "compress/calibrate/walk.h"
 #include "compress/graph/interpreter.h"
+#include "compress/graph/kept_channels.h"
 #include "compress/pass.h"
 #include "passes/batch_norm_node.h"
 #include "passes/tune/channel_moments.h"
 
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/tensor.h>
 #include <c10/core/GradMode.h>
 
 #include <fmt/format.h>
 
 #include <map>
+#include <optional>
 #include <unordered_map>
 
 namespace compress {
@@ -142,14 +145,14 @@ class TuneBatchNorm final : public PassWith<TuneBatchNormOptions> {
       RunningStatistics fitted{seen.mean.to(kept.mean.scalar_type()),
                                seen.unbiased_variance().to(kept.variance.scalar_type())};
       if (options.mode == TuneMode::kShift) {
-        const auto original = originals.find(name);
-        if (original == originals.end() || original->second.mean.numel() != seen.mean.numel()) {
+        const auto original = original_of(*norm, name, originals, *context.original, model);
+        if (!original) {
           context.message(fmt::format(
               "{}: statistics are those of the data, the original network has no such norm", name));
           context.count("norms_not_compared");
         } else {
           int64_t far = 0;
-          fitted = moved_statistics(kept, original->second, seen, &far);
+          fitted = moved_statistics(kept, *original, seen, &far);
           far_channels += far;
         }
       }
@@ -167,6 +170,21 @@ class TuneBatchNorm final : public PassWith<TuneBatchNormOptions> {
   }
 
  private:
+  // What the same channels were in the original network.
+  static std::optional<ChannelMoments> original_of(
+      const Node& norm, const std::string& name,
+      const std::map<std::string, ChannelMoments>& originals, const Model& original,
+      const Model& model) {
+    const auto found = originals.find(name);
+    if (found == originals.end()) return std::nullopt;
+    const auto places = channels_in(original, model, norm_value(norm, "running_mean")->name());
+    if (!places) return std::nullopt;
+    const at::Tensor index = at::tensor(*places, at::kLong);
+    const ChannelMoments& all = found->second;
+    return ChannelMoments{all.mean.index_select(0, index), all.variance.index_select(0, index),
+                          all.count};
+  }
+
   // Whether anything has changed.
   static bool put(Model& model, const Node& norm, const RunningStatistics& kept,
                   const RunningStatistics& fitted) {

@@ -1,0 +1,151 @@
+// The rounds of channel pruning.
+
+#include "passes/structured/channel_pruner.h"
+
+#include "compress/budget/channel_cost.h"
+#include "compress/budget/latency.h"
+#include "compress/error.h"
+#include "compress/graph/compact.h"
+#include "compress/weight.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+
+namespace compress {
+namespace {
+
+constexpr double kLatencySeconds = 0.2;
+
+double latency_of(const Model& model) {
+  LatencyOptions options;
+  options.seconds = kLatencySeconds;
+  return measure_latency({&model}, options)[0].median_ms;
+}
+
+std::vector<int64_t> all_indices(int64_t size) {
+  std::vector<int64_t> indices(static_cast<size_t>(size));
+  std::iota(indices.begin(), indices.end(), 0);
+  return indices;
+}
+
+void keep(std::vector<int64_t>& indices, const std::vector<int64_t>& of_them) {
+  std::vector<int64_t> left;
+  for (const int64_t index : of_them) left.push_back(indices.at(static_cast<size_t>(index)));
+  indices = std::move(left);
+}
+
+double macs_of(const ChannelCost& cost) {
+  if (cost.macs) return *cost.macs;
+  throw Error(ErrorCode::kUnsupported, "the multiply-accumulates of this model are not known",
+              "budget", "set a budget of parameters or bytes");
+}
+
+}  // namespace
+
+ChannelPruner::ChannelPruner(Model& model, const ChannelOptions& options)
+    : model_(model), options_(options) {
+  const ChannelGroups groups = analyse(model);
+  const ChannelSet none = groups.none();
+  const ChannelCost costs = cost_without(model, groups, none);
+  full_parameters_ = static_cast<double>(costs.parameters);
+  full_macs_ = costs.macs.value_or(0);
+  full_ = cost(groups, none);
+  target_ = options.budget.amount * (options.budget.is_share() ? full_ : 1);
+  for (const Weight& weight : weights(model)) {
+    kept_[weight.name()] = {all_indices(weight.sizes()[weight.output_dim()]),
+                            all_indices(weight.sizes()[weight.input_dim()])};
+  }
+}
+
+double ChannelPruner::cost(const ChannelGroups& groups, const ChannelSet& set) const {
+  if (options_.budget.kind == Budget::Kind::kLatency) {
+    Model trial = model_.clone(false);
+    remove(trial, analyse(trial), set);  // the same classes: an analysis depends on the graph alone
+    return latency_of(trial);
+  }
+  const ChannelCost costs = cost_without(model_, groups, set);
+  switch (options_.budget.kind) {
+    case Budget::Kind::kMacs:
+      return macs_of(costs);
+    case Budget::Kind::kParameters:
+      return static_cast<double>(costs.parameters);
+    default:
+      return static_cast<double>(costs.bytes);
+  }
+}
+
+CostMeter ChannelPruner::meter(const ChannelGroups& groups, double progress) const {
+  static constexpr std::array<const char*, 4> kUnits = {"multiply-accumulates", "parameters",
+                                                        "bytes", "milliseconds"};
+  CostMeter meter;
+  meter.cost = [this, &groups](const ChannelSet& set) { return cost(groups, set); };
+  meter.full = full_;
+  meter.target = full_ + (target_ - full_) * progress;
+  meter.unit = kUnits[static_cast<size_t>(options_.budget.kind)];
+  return meter;
+}
+
+void ChannelPruner::note_kept(const ChannelGroups& groups, const ChannelSet& set) {
+  for (const Weight& weight : weights(model_)) {
+    const auto found = kept_.find(weight.name());
+    if (found == kept_.end()) continue;
+    keep(found->second.outputs, groups.kept(set, weight.value(), weight.output_dim()));
+    keep(found->second.inputs, groups.kept(set, weight.value(), weight.input_dim()));
+  }
+}
+
+void ChannelPruner::divide_by_savings(const ChannelGroups& groups, ChannelScores& scores) const {
+  const double all = cost(groups, groups.none());
+  for (size_t g = 0; g < scores.size(); ++g) {
+    if (scores[g].empty()) continue;
+    ChannelSet one = groups.none();
+    groups.add(one, groups.groups()[g].units.front());
+    const double saving = std::max(all - cost(groups, one), 1e-12 * all);
+    for (double& score : scores[g]) score /= saving;
+  }
+}
+
+int64_t ChannelPruner::prune(double progress, const ScoresOf& scores) {
+  const ChannelGroups groups = analyse(model_);
+  std::vector<bool> eligible = eligible_groups(model_, groups, options_);
+  for (size_t g = 0; may_go && g < eligible.size(); ++g) {
+    eligible[g] = eligible[g] && may_go(groups, groups.groups()[g]);
+  }
+  ChannelScores found = scores(groups);
+  if (options_.per_cost) divide_by_savings(groups, found);
+  const ChannelOrder order(groups, found, eligible, options_);
+  const ChannelSet set = choose_channels(order, meter(groups, progress));
+  if (set.empty()) return 0;
+  int64_t count = 0;
+  for (const ChannelGroup& group : groups.groups()) {
+    for (const ChannelUnit& unit : group.units) {
+      count += std::all_of(unit.classes.begin(), unit.classes.end(),
+                           [&](ChannelClass channel) { return set.gone[channel]; });
+    }
+  }
+  if (before_removal) before_removal(groups, set);
+  note_kept(groups, set);
+  remove(model_, groups, set);
+  removed_ += count;
+  return count;
+}
+
+void ChannelPruner::report(PassContext& context) const {
+  const ChannelGroups groups = analyse(model_);
+  const ChannelSet none = groups.none();
+  const ChannelCost costs = cost_without(model_, groups, none);
+  context.count("channels_removed", removed_);
+  context.measure("parameters_kept", static_cast<double>(costs.parameters) / full_parameters_);
+  if (costs.macs && full_macs_ > 0) context.measure("macs_kept", *costs.macs / full_macs_);
+  if (options_.budget.kind == Budget::Kind::kLatency) {
+    context.measure("latency_ms", latency_of(model_));
+    context.measure("latency_ms_before", full_);
+  }
+  if (options_.budget.kind == Budget::Kind::kBytes)
+    context.measure("bytes", static_cast<double>(costs.bytes));
+}
+
+}  // namespace compress
