@@ -88,8 +88,6 @@ class PruneChannels final : public PassWith<PruneChannelsOptions> {
   static ChannelScores scores(const Model& model, const ChannelGroups& groups,
                               const Options& options, PassContext& context) {
     switch (options.criterion) {
-      case ChannelCriterion::kRandom:
-        return random_scores(groups, context.generator("channels"));
       case ChannelCriterion::kApoz:
       case ChannelCriterion::kHrank:
         return finish_scores(
@@ -100,7 +98,7 @@ class PruneChannels final : public PassWith<PruneChannelsOptions> {
       case ChannelCriterion::kTaylor:
         return finish_scores(groups, gradient_scores(model, context, options.data), options);
       default:
-        return finish_scores(groups, weight_scores(model, options.criterion), options);
+        return data_free_scores(model, groups, options, context);
     }
   }
 };

@@ -3,7 +3,6 @@
 #include "passes/structured/channel_gradients.h"
 
 #include "compress/error.h"
-#include "compress/evaluate.h"
 #include "compress/train/environment.h"
 #include "compress/train/label_losses.h"
 
@@ -38,7 +37,6 @@ DatasetPtr labelled(const PassContext& context, const std::string& entry) {
 std::vector<DimScores> gradient_scores(const Model& model, const PassContext& context,
                                        const std::string& entry) {
   const DatasetPtr data = labelled(context, entry);
-  require_fit(model, data->info());
   Model own = model.clone(true);
   own.eval();
   std::vector<at::Tensor> parameters;

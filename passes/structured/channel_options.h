@@ -31,6 +31,12 @@ inline std::vector<std::string_view> option_names(ChannelCriterion) {
   return {"l1", "l2", "batch_norm", "fpgm", "taylor", "lamp", "apoz", "hrank", "obs", "random"};
 }
 
+/// Whether the criterion looks at what enters and leaves layers.
+inline bool needs_activations(ChannelCriterion criterion) {
+  return criterion == ChannelCriterion::kApoz || criterion == ChannelCriterion::kHrank ||
+         criterion == ChannelCriterion::kObs;
+}
+
 /// How the scores of a channel's members become one.
 enum class ScoreReduction { kMean, kSum, kMax, kProduct, kFirst };
 inline std::vector<std::string_view> option_names(ScoreReduction) {

@@ -8,7 +8,7 @@
 #include "compress/graph/compact.h"
 #include "compress/weight.h"
 
-#include <fmt/format.h>
+#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 #include <array>
@@ -45,15 +45,29 @@ double macs_of(const ChannelCost& cost) {
 
 }  // namespace
 
-ChannelPruner::ChannelPruner(Model& model, const ChannelOptions& options)
+at::Tensor ChannelPruner::Costs::tensor() const {
+  return at::tensor({full, target, macs, parameters}, at::kDouble);
+}
+
+ChannelPruner::Costs ChannelPruner::Costs::from(const at::Tensor& tensor) {
+  const auto* figures = tensor.const_data_ptr<double>();
+  return {figures[0], figures[1], figures[2], figures[3]};
+}
+
+ChannelPruner::ChannelPruner(Model& model, const ChannelOptions& options,
+                             const std::optional<Costs>& costs)
     : model_(model), options_(options) {
-  const ChannelGroups groups = analyse(model);
-  const ChannelSet none = groups.none();
-  const ChannelCost costs = cost_without(model, groups, none);
-  full_parameters_ = static_cast<double>(costs.parameters);
-  full_macs_ = costs.macs.value_or(0);
-  full_ = cost(groups, none);
-  target_ = options.budget.amount * (options.budget.is_share() ? full_ : 1);
+  if (costs) {
+    costs_ = *costs;
+  } else {
+    const ChannelGroups groups = analyse(model);
+    const ChannelSet none = groups.none();
+    const ChannelCost now = cost_without(model, groups, none);
+    costs_.parameters = static_cast<double>(now.parameters);
+    costs_.macs = now.macs.value_or(0);
+    costs_.full = cost(groups, none);
+    costs_.target = options.budget.amount * (options.budget.is_share() ? costs_.full : 1);
+  }
   for (const Weight& weight : weights(model)) {
     kept_[weight.name()] = {all_indices(weight.sizes()[weight.output_dim()]),
                             all_indices(weight.sizes()[weight.input_dim()])};
@@ -82,8 +96,8 @@ CostMeter ChannelPruner::meter(const ChannelGroups& groups, double progress) con
                                                         "bytes", "milliseconds"};
   CostMeter meter;
   meter.cost = [this, &groups](const ChannelSet& set) { return cost(groups, set); };
-  meter.full = full_;
-  meter.target = full_ + (target_ - full_) * progress;
+  meter.full = costs_.full;
+  meter.target = costs_.full + (costs_.target - costs_.full) * progress;
   meter.unit = kUnits[static_cast<size_t>(options_.budget.kind)];
   return meter;
 }
@@ -138,11 +152,11 @@ void ChannelPruner::report(PassContext& context) const {
   const ChannelSet none = groups.none();
   const ChannelCost costs = cost_without(model_, groups, none);
   context.count("channels_removed", removed_);
-  context.measure("parameters_kept", static_cast<double>(costs.parameters) / full_parameters_);
-  if (costs.macs && full_macs_ > 0) context.measure("macs_kept", *costs.macs / full_macs_);
+  context.measure("parameters_kept", static_cast<double>(costs.parameters) / costs_.parameters);
+  if (costs.macs && costs_.macs > 0) context.measure("macs_kept", *costs.macs / costs_.macs);
   if (options_.budget.kind == Budget::Kind::kLatency) {
     context.measure("latency_ms", latency_of(model_));
-    context.measure("latency_ms_before", full_);
+    context.measure("latency_ms_before", costs_.full);
   }
   if (options_.budget.kind == Budget::Kind::kBytes)
     context.measure("bytes", static_cast<double>(costs.bytes));

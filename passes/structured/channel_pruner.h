@@ -10,9 +10,12 @@
 #include "passes/structured/choose_channels.h"
 #include "passes/structured/refit.h"
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,9 +28,20 @@ class ChannelPruner {
   /// Tells of a removal that is about to be made.
   using BeforeRemoval = std::function<void(const ChannelGroups&, const ChannelSet&)>;
 
-  /// The costs that the budget's shares refer to are those of `model` now. Measuring a latency
-  /// throws what running the model throws.
-  ChannelPruner(Model& model, const ChannelOptions& options);
+  /// What the model cost before anything went, and what the budget allows.
+  struct Costs {
+    double full = 0, target = 0;  ///< of what the budget limits
+    double macs = 0, parameters = 0;
+
+    at::Tensor tensor() const;  ///< double [4], for checkpoints
+    static Costs from(const at::Tensor& tensor);
+  };
+
+  /// The costs that the budget's shares refer to are those of `model` now, or `costs` where the
+  /// pruning goes on. Measuring a latency throws what running the model throws.
+  ChannelPruner(Model& model, const ChannelOptions& options,
+                const std::optional<Costs>& costs = std::nullopt);
+  const Costs& costs() const { return costs_; }
 
   /// Which groups may go at all, beside what the options say; by default any.
   std::function<bool(const ChannelGroups&, const ChannelGroup&)> may_go;
@@ -51,9 +65,7 @@ class ChannelPruner {
 
   Model& model_;
   const ChannelOptions& options_;
-  double full_ = 0;  // of what the budget limits
-  double target_ = 0;
-  double full_macs_ = 0, full_parameters_ = 0;
+  Costs costs_;
   int64_t removed_ = 0;
   std::map<std::string, KeptDims> kept_;
 };

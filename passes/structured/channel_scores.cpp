@@ -256,4 +256,12 @@ ChannelScores finish_scores(const ChannelGroups& groups, const std::vector<DimSc
   return scores;
 }
 
+ChannelScores data_free_scores(const Model& model, const ChannelGroups& groups,
+                               const ChannelOptions& options, const PassContext& context) {
+  if (options.criterion == ChannelCriterion::kRandom) {
+    return random_scores(groups, context.generator("channels"));
+  }
+  return finish_scores(groups, weight_scores(model, options.criterion), options);
+}
+
 }  // namespace compress

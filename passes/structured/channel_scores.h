@@ -4,6 +4,7 @@
 
 #include "compress/graph/channels.h"
 #include "compress/model.h"
+#include "compress/pass_context.h"
 #include "passes/structured/channel_options.h"
 
 #include <ATen/core/Generator.h>
@@ -66,5 +67,9 @@ void normalize(std::vector<double>& scores, ScoreNormalization how);
 /// Combined as the options say: LAMP's sums, then normalised.
 ChannelScores finish_scores(const ChannelGroups& groups, const std::vector<DimScores>& dims,
                             const ChannelOptions& options);
+
+/// By a criterion that looks at weights alone, or at random.
+ChannelScores data_free_scores(const Model& model, const ChannelGroups& groups,
+                               const ChannelOptions& options, const PassContext& context);
 
 }  // namespace compress

@@ -42,7 +42,30 @@ linear = aten::linear(mean, fc.weight, fc.bias) : f32[batch,16] @ fc
 return output = linear
 )";
 
-Model network() { return testing::parse_filled(kNetwork); }
+// The same for passes of attention and of residual blocks.
+constexpr const char* kAttention = R"(
+input x : f32[batch,4,6,6]
+parameter qkv.weight : f32[108,36]
+parameter out.weight : f32[36,36]
+tokens = aten::flatten.using_ints(x, 2) : f32[batch,4,36]
+qkv = aten::linear(tokens, qkv.weight) : f32[batch,4,108] @ attention.qkv
+parts = aten::unflatten.int(qkv, 2, [3, 4, 9]) : f32[batch,4,3,4,9]
+turned = aten::permute(parts, [2, 0, 3, 1, 4]) : f32[3,batch,4,4,9]
+q = aten::select.int(turned, 0, 0) : f32[batch,4,4,9]
+k = aten::select.int(turned, 0, 1) : f32[batch,4,4,9]
+v = aten::select.int(turned, 0, 2) : f32[batch,4,4,9]
+heads = aten::scaled_dot_product_attention(q, k, v) : f32[batch,4,4,9]
+back = aten::transpose.int(heads, 1, 2) : f32[batch,4,4,9]
+joined = aten::flatten.using_ints(back, 2) : f32[batch,4,36]
+out = aten::linear(joined, out.weight) : f32[batch,4,36] @ attention.out
+sum = aten::add.Tensor(tokens, out) : f32[batch,4,36]
+return output = sum
+)";
+
+Model network(const std::string& id) {
+  const bool attention = id == "prune.heads" || id == "prune.layers";
+  return testing::parse_filled(attention ? kAttention : kNetwork);
+}
 
 // Every data entry of a recipe is a few random images.
 TrainingEnvironment training_environment() {
@@ -118,7 +141,7 @@ TEST_P(PassLaw, PrintsAndReadsItsRecipeStably) {
 }
 
 TEST_P(PassLaw, DoesSomethingAndKeepsItsPromises) {
-  Model model = network();
+  Model model = network(GetParam());
   const RunResult result = run_recipe_file(model);
   EXPECT_NE(result.input_digest, result.output_digest);
 }
@@ -127,7 +150,7 @@ TEST_P(PassLaw, DoesSomethingAndKeepsItsPromises) {
 class StepLaw : public PassLaw {};
 
 TEST_P(StepLaw, GivesTheSameBytesWhateverTheNumberOfThreads) {
-  Model one = network(), three = network();
+  Model one = network(GetParam()), three = network(GetParam());
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
   run_recipe_file(one);
@@ -142,7 +165,7 @@ TEST_P(StepLaw, RefusesASelectorWithoutAMatch) {
   const std::unique_ptr<AnyOptions> options = pass().default_options();
   for (const Field& field : options->fields()) {
     if (field.selector() == nullptr) continue;
-    Model model = network();
+    Model model = network(GetParam());
     const std::string before = model_digest(model);
     EXPECT_THAT(testing::refusal(GetParam() + "{" + field.name + "=no.such.layer}", model),
                 ::testing::HasSubstr("selects none of the model's 2 weights"));
@@ -151,7 +174,7 @@ TEST_P(StepLaw, RefusesASelectorWithoutAMatch) {
 }
 
 TEST_P(StepLaw, DoesNothingWhenNoEditIsAllowed) {
-  Model model = network();
+  Model model = network(GetParam());
   const TrainingEnvironment training = training_environment();
   RunOptions options;
   options.training = &training;
@@ -165,7 +188,7 @@ TEST_P(StepLaw, DoesNothingWhenNoEditIsAllowed) {
 class HookLaw : public PassLaw {};
 
 TEST_P(HookLaw, GivesTheSameBytesTwice) {
-  Model once = network(), twice = network();
+  Model once = network(GetParam()), twice = network(GetParam());
   run_recipe_file(once);
   run_recipe_file(twice);
   EXPECT_EQ(model_digest(once), model_digest(twice));
@@ -179,7 +202,7 @@ TEST_P(HookLaw, RefusesASelectorWithoutAMatchBeforeAnyWork) {
   const std::unique_ptr<AnyOptions> defaults = pass().default_options();
   for (const Field& field : defaults->fields()) {
     if (field.selector() == nullptr) continue;
-    Model model = network();
+    Model model = network(GetParam());
     const Recipe recipe = testing::recipe_of("train{during=[{pass=" + GetParam() + "," +
                                              field.name + "=no.such.layer}]}");
     const Problems problems = check_recipe(recipe, model, options);

@@ -182,11 +182,16 @@ def language_table():
 
     def method(name, step):
         def recipe(column):
-            return text([{**step, "bits": bits_of(column), "granularity": "group:64", "where": where}])
+            return text([{**step, "bits": bits_of(column), "where": where}])
 
         table.add(f"gpt-{name}", f"`quantize.{name}`", GPT, recipe)
 
-    for name, grid in (("weights", {"grid": "affine"}), ("hqq", {}), ("awq", {}), ("gptq", {})):
+    for name, grid in (
+        ("weights", {"granularity": "group:64", "grid": "affine"}),
+        ("hqq", {"group_size": 64}),
+        ("awq", {"group_size": 64, "grid": "affine"}),
+        ("gptq", {"granularity": "group:64", "grid": "affine"}),
+    ):
         method(name, {"pass": f"quantize.{name}", **grid})
     return table
 

@@ -1,0 +1,242 @@
+// Leaves out the residual blocks of least effect.
+//
+// A block x + f(x) can be replaced by x. How much it does is seen on calibration data: from one
+// run, how far it moves what passes through it; or, with a run for each block, how far the model's
+// output moves without it.
+
+#include "compress/budget/budget.h"
+#include "compress/budget/channel_cost.h"
+#include "compress/budget/latency.h"
+#include "compress/calibrate/statistics.h"
+#include "compress/graph/interpreter.h"
+#include "compress/pass.h"
+#include "passes/structured/residual_blocks.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/ivalue.h>
+#include <c10/core/GradMode.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <set>
+
+namespace compress {
+
+enum class BlockCriterion {
+  kOutput,  ///< relative squared change of the model's first output without the block
+  kChange,  ///< |f(x)|^2 / |x + f(x)|^2, over all samples
+};
+inline std::vector<std::string_view> option_names(BlockCriterion) { return {"output", "change"}; }
+
+struct PruneLayersOptions {
+  Budget budget = Budget::macs(0.8);
+  BlockCriterion criterion = BlockCriterion::kOutput;
+  std::vector<std::string> keep;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("budget", budget, "What the model may cost in the end.");
+    field("criterion", criterion,
+          "What says how much a block matters: what its absence does to the output (a run for each "
+          "block, again after each removal), or how far it moves its input (one run).");
+    field("keep", keep, "Globs of the names of blocks that must stay.");
+  }
+};
+
+namespace {
+
+double squares(const at::Tensor& tensor) {
+  return tensor.to(at::kDouble).square().sum().item<double>();
+}
+
+std::vector<at::Tensor> outputs(const Model& model, const BatchSource& batches) {
+  std::vector<at::Tensor> all;
+  batches([&](const std::vector<at::Tensor>& inputs) { all.push_back(model.forward(inputs)[0]); });
+  return all;
+}
+
+double relative_difference(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
+  double difference = 0, energy = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    difference += squares(a[i] - b[i]);
+    energy += squares(b[i]);
+  }
+  return difference / std::max(energy, std::numeric_limits<double>::min());
+}
+
+// The same block in a clone of the model.
+void skip_in(Model& clone, const ResidualBlock& block) {
+  ResidualBlock same;
+  same.sum = clone.graph().find(block.sum->output()->name())->producer();
+  same.skip = clone.graph().find(block.skip->name());
+  skip_block(clone, same);
+}
+
+std::vector<double> output_scores(const Model& model, const std::vector<ResidualBlock>& blocks,
+                                  const std::vector<at::Tensor>& wanted, PassContext& context) {
+  std::vector<double> scores;
+  for (const ResidualBlock& block : blocks) {
+    Model without = model.clone(false);
+    skip_in(without, block);
+    scores.push_back(relative_difference(outputs(without, context.calibration()), wanted));
+  }
+  return scores;
+}
+
+std::vector<double> change_scores(const Model& model, const std::vector<ResidualBlock>& blocks,
+                                  PassContext& context) {
+  std::map<const Value*, std::vector<size_t>> watched;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    watched[blocks[i].skip].push_back(i);
+    watched[blocks[i].sum->output()].push_back(i);
+  }
+  std::vector<double> moved(blocks.size(), 0), energy(blocks.size(), 0);
+  std::vector<at::Tensor> skipped(blocks.size());
+  Interpreter interpreter(model);
+  context.calibration()([&](const std::vector<at::Tensor>& inputs) {
+    interpreter.run(inputs, [&](const Value& value, const c10::IValue& content) {
+      const auto found = watched.find(&value);
+      if (found == watched.end()) return;
+      for (const size_t i : found->second) {
+        const at::Tensor& tensor = content.toTensor();
+        if (&value == blocks[i].skip) {
+          skipped[i] = tensor;
+          continue;
+        }
+        moved[i] += squares(tensor - skipped[i]);
+        energy[i] += squares(tensor);
+        skipped[i].reset();
+      }
+    });
+  });
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    moved[i] /= std::max(energy[i], std::numeric_limits<double>::min());
+  }
+  return moved;
+}
+
+double cost(const Model& model, Budget::Kind kind) {
+  if (kind == Budget::Kind::kLatency) {
+    LatencyOptions options;
+    options.seconds = 0.2;
+    return measure_latency({&model}, options)[0].median_ms;
+  }
+  const ChannelGroups groups = analyse(model);
+  const ChannelCost costs = cost_without(model, groups, groups.none());
+  if (kind == Budget::Kind::kParameters) return static_cast<double>(costs.parameters);
+  if (kind == Budget::Kind::kBytes) return static_cast<double>(costs.bytes);
+  if (costs.macs) return *costs.macs;
+  throw Error(ErrorCode::kUnsupported, "the multiply-accumulates of this model are not known",
+              "budget", "set a budget of parameters or bytes");
+}
+
+}  // namespace
+
+class PruneLayers final : public PassWith<PruneLayersOptions> {
+ public:
+  static constexpr PassInfo kInfo{
+      "prune.layers",
+      "Leaves out the residual blocks of least effect",
+      Needs::kInputs,
+      Keeps::kShapes | Keeps::kDtypes,
+      Locality::kModel,
+      "Veit et al., Residual Networks Behave Like Ensembles of Relatively Shallow Networks, "
+      "NeurIPS "
+      "2016; Men et al., ShortGPT: Layers in Large Language Models are More Redundant Than You "
+      "Expect, 2024"};
+
+  Change run(Model& model, const Options& options, PassContext& context) const override {
+    const c10::NoGradGuard no_grad;
+    const double full = cost(model, options.budget.kind);
+    const double target = options.budget.amount * (options.budget.is_share() ? full : 1);
+    require_reachable(model, options, full, target);
+    const std::vector<at::Tensor> wanted = outputs(model, context.calibration());
+    int64_t removed = 0;
+    double now = full;
+    std::vector<std::string> order;  // of kChange: judged once
+    while (now > target) {
+      std::vector<ResidualBlock> blocks = removable(model, options);
+      const ResidualBlock* least = nullptr;
+      if (options.criterion == BlockCriterion::kOutput || removed == 0) {
+        const std::vector<double> scores = options.criterion == BlockCriterion::kOutput
+                                               ? output_scores(model, blocks, wanted, context)
+                                               : change_scores(model, blocks, context);
+        least = &blocks[static_cast<size_t>(std::min_element(scores.begin(), scores.end()) -
+                                            scores.begin())];
+        if (options.criterion == BlockCriterion::kChange) order = ordered(blocks, scores);
+      }
+      if (options.criterion == BlockCriterion::kChange) {
+        const std::string& name = order.at(static_cast<size_t>(removed));
+        for (const ResidualBlock& block : blocks) {
+          if (block.sum->output()->name() == name) least = &block;
+        }
+      }
+      if (!context.begin(least->name)) break;
+      context.message(fmt::format("{} is left out", least->name));
+      skip_block(model, *least);
+      ++removed;
+      now = cost(model, options.budget.kind);
+    }
+    context.count("blocks_removed", removed);
+    context.measure("cost_kept", now / full);
+    // The last digits depend on the number of threads.
+    const double error = relative_difference(outputs(model, context.calibration()), wanted);
+    context.measure("output_error", std::round(error * 1e4) / 1e4);
+    return removed > 0 ? Change::kSome : Change::kNone;
+  }
+
+ private:
+  static std::vector<ResidualBlock> removable(Model& model, const Options& options) {
+    std::vector<ResidualBlock> blocks = residual_blocks(model);
+    std::erase_if(blocks, [&](const ResidualBlock& block) {
+      return std::any_of(options.keep.begin(), options.keep.end(),
+                         [&](const std::string& glob) { return matches_glob(glob, block.name); });
+    });
+    return blocks;
+  }
+
+  static std::vector<std::string> ordered(const std::vector<ResidualBlock>& blocks,
+                                          const std::vector<double>& scores) {
+    std::vector<std::pair<double, std::string>> pairs;
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      pairs.emplace_back(scores[i], blocks[i].sum->output()->name());
+    }
+    std::stable_sort(pairs.begin(), pairs.end(),
+                     [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::vector<std::string> names;
+    for (const auto& [score, name] : pairs) names.push_back(name);
+    return names;
+  }
+
+  // Before anything is changed.
+  static void require_reachable(const Model& model, const Options& options, double full,
+                                double target) {
+    Model bare = model.clone(false);
+    const size_t count = removable(bare, options).size();
+    if (count == 0) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "the model has no residual block that can be left out",
+                  options.keep.empty() ? "" : "keep",
+                  "a block whose skip connection computes something cannot");
+    }
+    for (auto blocks = removable(bare, options); !blocks.empty();
+         blocks = removable(bare, options)) {
+      skip_block(bare, blocks.back());
+    }
+    const double least = cost(bare, options.budget.kind);
+    if (least <= target) return;
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("the budget cannot be reached: without all {} blocks that can be left "
+                            "out, {:.4f} of the cost is left",
+                            count, least / full),
+                "budget", "ask for that much, or remove channels, too");
+  }
+};
+
+COMPRESS_PASS(PruneLayers)
+
+}  // namespace compress

@@ -1,0 +1,76 @@
+// Tests of passes/prune/layers.
+
+#include "compress/zoo/zoo.h"
+#include "passes/structured/residual_blocks.h"
+#include "tests/passes/second_order/two_layers.h"
+#include "tests/support/channels.h"
+
+namespace compress::testing {
+namespace {
+
+// Three blocks of which the second does almost nothing.
+Model blocks() {
+  Model model = parse_filled(R"(
+input x : f32[batch,12]
+parameter a.weight : f32[12,12]
+parameter b.weight : f32[12,12]
+parameter c.weight : f32[12,12]
+a = aten::linear(x, a.weight) : f32[batch,12] @ blocks.0.fc
+s1 = aten::add.Tensor(x, a) : f32[batch,12]
+b = aten::linear(s1, b.weight) : f32[batch,12] @ blocks.1.fc
+s2 = aten::add.Tensor(b, s1) : f32[batch,12]
+c = aten::linear(s2, c.weight) : f32[batch,12] @ blocks.2.fc
+s3 = aten::add.Tensor(s2, c) : f32[batch,12]
+return y = s3
+)");
+  model.set_tensor("b.weight", model.tensor("b.weight") * 1e-4);
+  return model;
+}
+
+TEST(PruneLayers, LeaveOutTheBlockOfLeastEffect) {
+  for (const char* criterion : {"output", "change"}) {
+    SCOPED_TRACE(criterion);
+    Model model = blocks();
+    const Model original = model.clone();
+    const RunResult result =
+        run_passes(std::string("prune.layers{budget={macs=0.7},criterion=") + criterion + "}",
+                   model, calibrated(samples()));
+    EXPECT_EQ(result.steps.at(0).counts.at("blocks_removed"), 1);
+    EXPECT_EQ(model.find_tensor("b.weight"), nullptr);
+    EXPECT_NE(model.find_tensor("c.weight"), nullptr);
+    EXPECT_LT(output_error(model, original), 1e-4);
+    EXPECT_THAT(result.steps.at(0).messages.at(0), HasSubstr("blocks.1 is left out"));
+  }
+}
+
+TEST(PruneLayers, GoOnUntilTheBudgetIsMet) {
+  Model model = blocks();
+  const RunResult result = run_passes("prune.layers{budget={parameters=0.4},keep=[blocks.1]}",
+                                      model, calibrated(samples()));
+  EXPECT_EQ(result.steps.at(0).counts.at("blocks_removed"), 2);
+  EXPECT_NE(model.find_tensor("b.weight"), nullptr);
+}
+
+TEST(PruneLayers, FindTheBlocksOfKnownNetworks) {
+  // Of nine blocks the two that change sizes compute their skip connection.
+  Model resnet = zoo::build("resnet20-cifar10");
+  EXPECT_EQ(residual_blocks(resnet).size(), 7u);
+  // Attention and MLP of each layer.
+  Model gpt = zoo::build("nanogpt{layers=3,heads=2,width=16,context=8}");
+  EXPECT_EQ(residual_blocks(gpt).size(), 6u);
+}
+
+TEST(PruneLayers, RefuseBeforeAnythingIsChanged) {
+  Model model = blocks();
+  EXPECT_THAT(refusal("prune.layers", model), HasSubstr("needs calibration data"));
+  Model plain = parse_filled(kTwoLayers);
+  try {
+    run_passes("prune.layers", plain, calibrated(samples()));
+    FAIL() << "not refused";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("no residual block that can be left out"));
+  }
+}
+
+}  // namespace
+}  // namespace compress::testing
