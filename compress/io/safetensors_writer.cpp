@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <map>
 #include <numeric>
 
 namespace compress {
@@ -74,22 +75,39 @@ void sort_widest_first(std::vector<size_t>& order, const NamedTensors& tensors) 
   });
 }
 
-// A writer filled with `stored` (positions), with exactly as much header room as the upper bound
-// says.
+// The size of the header of these tensors: everything is known before the first byte is written.
+uint64_t header_size(const NamedTensors& tensors, const std::vector<size_t>& stored,
+                     const std::vector<std::pair<size_t, size_t>>& ties, Metadata metadata) {
+  std::vector<SafetensorsEntry> entries;
+  uint64_t bytes = 0;
+  for (const size_t i : stored) {
+    const auto& [name, tensor] = tensors[i];
+    const uint64_t begin = bytes;
+    bytes += static_cast<uint64_t>(tensor.nbytes());
+    entries.push_back({valid_utf8(name), std::string(dtype_of(name, tensor).name),
+                       tensor.sizes().vec(), begin, bytes});
+  }
+  for (const auto& [key, value] : metadata) {
+    valid_utf8(key);
+    valid_utf8(value);
+  }
+  std::map<std::string, std::string> names;
+  for (const auto& [alias, name] : ties) {
+    names[valid_utf8(tensors[alias].first)] = tensors[name].first;
+  }
+  if (!names.empty()) metadata[kTiesKey] = nlohmann::json(names).dump();
+  return detail::print_safetensors_header(entries, metadata).size();
+}
+
+// A writer filled with `stored` (positions).
 SafetensorsWriter write_part(const std::filesystem::path& path, const NamedTensors& tensors,
                              std::vector<size_t> stored,
                              const std::vector<std::pair<size_t, size_t>>& ties,
                              const Metadata& metadata) {
-  std::vector<std::string> names;
-  size_t max_dimensions = 0;
-  for (const size_t i : stored) {
-    names.push_back(tensors[i].first);
-    max_dimensions = std::max(max_dimensions, static_cast<size_t>(tensors[i].second.dim()));
-  }
-  const std::vector<std::string> order = names;
-  for (const auto& tie : ties) names.push_back(tensors[tie.first].first);
-  SafetensorsWriter writer(path, SafetensorsWriter::header_bound(names, max_dimensions, metadata));
+  std::vector<std::string> order;
+  for (const size_t i : stored) order.push_back(tensors[i].first);
   sort_widest_first(stored, tensors);
+  SafetensorsWriter writer(path, header_size(tensors, stored, ties, metadata));
   for (const size_t i : stored) writer.add(tensors[i].first, tensors[i].second);
   for (const auto& [alias, name] : ties) writer.add_tie(tensors[alias].first, tensors[name].first);
   for (const auto& [key, value] : metadata) writer.set_metadata(key, value);

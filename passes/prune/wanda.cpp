@@ -1,7 +1,8 @@
 // Zeroes the weights that pass on least: magnitude times the root mean square of the input.
 //
 // Needs inputs, but changes no weight that stays. Weights of one output are compared with one
-// another.
+// another; in networks for images, whose outputs differ in weight, those of a whole layer better
+// are.
 
 #include "compress/pass.h"
 #include "compress/weight.h"
@@ -14,8 +15,16 @@
 
 namespace compress {
 
+/// Which weights compete with one another.
+enum class WandaScope {
+  kOutput,  ///< those of one output, as the paper has it for language models
+  kLayer,   ///< all of a layer
+};
+inline std::vector<std::string_view> option_names(WandaScope) { return {"output", "layer"}; }
+
 struct PruneWandaOptions {
   double sparsity = 0.5;
+  WandaScope scope = WandaScope::kOutput;
   int64_t n = 0;
   int64_t m = 0;
   Selector where = Selector::weights();
@@ -23,9 +32,11 @@ struct PruneWandaOptions {
   template <class Visitor>
   void visit(Visitor& field) {
     field("sparsity", sparsity,
-          "Share of the weights of each output to zero, those that are zeroed already included; "
-          "at least one stays. Has no effect with `m`.")
+          "Share of the weights to zero, those that are zeroed already included; at least one "
+          "stays. Has no effect with `m`.")
         .range(0, 1);
+    field("scope", scope,
+          "What competes: the weights of each output, or all of a layer. Has no effect with `m`.");
     field("n", n, "With `m`: how many weights of each run stay, at most.").range(0, 1024);
     field("m", m, "Length of a run along the input channels; 0 for zeros anywhere.").range(0, 1024);
     field("where", where,
@@ -62,6 +73,10 @@ class PruneWanda final : public PassWith<PruneWandaOptions> {
     const at::Tensor scores = layer.matrix.abs().view({groups, -1, columns}) *
                               layer.power.sqrt().to(at::kFloat).unsqueeze(1);
     const std::string& name = layer.weight.name();
+    if (options.m == 0 && options.scope == WandaScope::kLayer) {
+      const int64_t kept = kept_count(rows * columns, options.sparsity);
+      return keep_largest({scores.view({rows, columns})}, kept, {name})[0];
+    }
     if (options.m == 0) {
       const int64_t kept = kept_count(columns, options.sparsity);
       return keep_n_of_m(scores.view({rows, columns}), kept, columns, 1, name);

@@ -24,11 +24,14 @@ namespace compress {
 namespace {
 
 constexpr int64_t kSamplesAtOnce = 16;  // patches of a convolution are many times its input
+// Rows for each column: neighbouring patches are alike, so of more only every n-th is taken.
+constexpr int64_t kRowsAColumn = 100;
 
 InputMoments measure(const Node& layer, const std::vector<at::Tensor>& inputs, const Node& before,
                      const std::vector<at::Tensor>& inputs_before) {
   InputMoments sum;
-  int64_t rows = 0;
+  int64_t rows = 0, samples = 0, offset = 0;
+  for (const at::Tensor& batch : inputs) samples += batch.size(0);
   const auto add = [](at::Tensor& to, const at::Tensor& term) {
     to = to.defined() ? to.add_(term.to(at::kDouble)) : term.to(at::kDouble);
   };
@@ -36,8 +39,15 @@ InputMoments measure(const Node& layer, const std::vector<at::Tensor>& inputs, c
     const int64_t count = inputs[b].size(0);
     for (int64_t first = 0; first < count; first += kSamplesAtOnce) {
       const int64_t some = std::min(kSamplesAtOnce, count - first);
-      const at::Tensor x = layer_input_matrix(layer, inputs[b].narrow(0, first, some))[0];
-      const at::Tensor z = layer_input_matrix(before, inputs_before[b].narrow(0, first, some))[0];
+      at::Tensor x = layer_input_matrix(layer, inputs[b].narrow(0, first, some))[0];
+      at::Tensor z = layer_input_matrix(before, inputs_before[b].narrow(0, first, some))[0];
+      const int64_t step =
+          std::max<int64_t>(1, x.size(0) / some * samples / (kRowsAColumn * z.size(1)));
+      const int64_t start = (step - offset % step) % step;
+      offset += x.size(0);
+      if (start >= x.size(0)) continue;
+      x = x.slice(0, start, c10::nullopt, step);
+      z = z.slice(0, start, c10::nullopt, step);
       add(sum.now, x.t().matmul(x));
       add(sum.cross, x.t().matmul(z));
       add(sum.mean_now, x.sum(0));

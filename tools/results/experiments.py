@@ -8,6 +8,7 @@ import fnmatch
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 
@@ -16,6 +17,13 @@ MODELS = ROOT / "build/results"
 LATHE = os.environ.get("LATHE_BIN", str(ROOT / "build/release/tools/lathe"))
 THREADS = os.environ.get("LATHE_THREADS")
 RESNET20 = str(ROOT / "recipes/checkpoints/resnet20-cifar10.safetensors")
+SHARED = ROOT / "../shared"
+NETWORKS = {
+    "resnet20": os.environ.get("LATHE_RESNET20", str(SHARED / "checkpoints/resnet20-cifar10.th")),
+    "resnet56": os.environ.get("LATHE_RESNET56", str(SHARED / "checkpoints/resnet56-cifar10.th")),
+}
+CHAR_GPT = str(ROOT / "recipes/checkpoints/char-gpt.safetensors")
+TEXT = os.environ.get("LATHE_TEXT", str(SHARED / "text/tinyshakespeare.txt"))
 
 
 class Experiment:
@@ -81,12 +89,19 @@ class Page:
             "settings": [setting for setting in settings if not setting.startswith("steps.") and "/" not in setting],
             "threads": told["threads"],
             "seconds": [step["seconds"] for step in told["steps"]],
-            "before": {"metrics": told["before"]["metrics"]},
+            "before": {
+                "metrics": told["before"]["metrics"],
+                "parameters": told["before"]["cost"]["parameters"],
+                "macs": told["before"]["cost"]["macs"],
+                "latency_ms": told["before"]["latency"]["median_ms"],
+            },
             "after": {
                 "metrics": after["metrics"],
                 "file_bytes": after["file_bytes"],
                 "parameters": after["cost"]["parameters"],
                 "nonzeros": after["cost"]["nonzeros"],
+                "macs": after["cost"]["macs"],
+                "latency_ms": after["latency"]["median_ms"],
             },
             "epochs": [json.loads(line) for line in epochs.read_text().splitlines()] if epochs.exists() else [],
         }
@@ -121,3 +136,71 @@ class Page:
                     print(f"{experiment.name} seed {seed}: {'done' if done else 'to run'}")
                 elif not done:
                     self.run(experiment, seed)
+
+
+def cifar(steps, count):
+    """Steps on CIFAR-10; calibration takes the first `count` training images as they are."""
+    images = {"cifar10": {"split": "train", "normalize": "imagenet", "augment": ["crop", "flip"]}}
+    return {
+        "lathe": 1,
+        "data": {
+            "train": images,
+            "calibration": {"take": {"from": "train", "count": count, "augment": False}},
+            "test": {"cifar10": {"split": "test", "normalize": "imagenet"}},
+        },
+        "steps": steps,
+        "evaluate": {"data": "test", "metrics": ["top1"]},
+    }
+
+
+def text(steps):
+    return {
+        "lathe": 1,
+        "data": {
+            "train": {"text": {"path": TEXT, "length": 128, "end": 0.9}},
+            "calibration": {"take": {"from": "train", "count": 256}},
+            "test": {"text": {"path": TEXT, "length": 128, "begin": 0.9}},
+        },
+        "steps": steps,
+        "evaluate": {"data": "test", "metrics": ["perplexity"], "batch_size": 32},
+    }
+
+
+class Table:
+    """Rows of methods, columns of settings; a cell is an experiment."""
+
+    def __init__(self, title, columns, metric="top1"):
+        self.title, self.columns, self.metric, self.rows = title, columns, metric, []
+
+    def add(self, name, title, model, recipe_of, seeds=(1,), reference=""):
+        """`recipe_of(column)` is the recipe of a column, or None where the method has no such setting."""
+        cells = {}
+        for column in self.columns:
+            recipe = recipe_of(column)
+            if recipe is not None:
+                key = column.lower().replace(" ", "").replace("%", "").replace(":", "")
+                source, architecture = (NETWORKS[model], f"{model}-cifar10") if model in NETWORKS else (model, None)
+                cells[column] = Experiment(f"{name}-{key}", title, recipe, source, seeds=seeds, architecture=architecture)
+        self.rows.append((title, cells, reference))
+
+    def experiments(self):
+        return [cell for _, cells, _ in self.rows for cell in cells.values()]
+
+    def text(self, page):
+        lines = [f"\n## {self.title}\n", f"| method | {' | '.join(self.columns)} | elsewhere |", "| --- " * (len(self.columns) + 2) + "|"]
+        for title, cells, reference in self.rows:
+            if not any(page.logs_of(cell) for cell in cells.values()):
+                continue
+            line = [title]
+            for column in self.columns:
+                logs = page.logs_of(cells[column]) if column in cells else []
+                line.append(self.cell([log["after"]["metrics"][self.metric] for log in logs]))
+            lines.append(f"| {' | '.join(line)} | {reference} |")
+        return "\n".join(lines) + "\n" if len(lines) > 3 else ""
+
+    @staticmethod
+    def cell(figures):
+        if not figures:
+            return ""
+        spread = f" ({min(figures):.2f} to {max(figures):.2f})" if len(figures) > 1 else ""
+        return f"{statistics.mean(figures):.2f}{spread}"

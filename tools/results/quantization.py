@@ -9,87 +9,10 @@ LATHE_RESNET20 and LATHE_RESNET56 name the checkpoints (the public CIFAR-10 ResN
 character models. experiments.py says what a log holds.
 """
 
-import os
-import statistics
+from experiments import CHAR_GPT as GPT
+from experiments import NETWORKS, Experiment, Page, Table, cifar, text
 
-from experiments import ROOT, Experiment, Page
-
-SHARED = ROOT / "../shared"
-NETWORKS = {
-    "resnet20": os.environ.get("LATHE_RESNET20", str(SHARED / "checkpoints/resnet20-cifar10.th")),
-    "resnet56": os.environ.get("LATHE_RESNET56", str(SHARED / "checkpoints/resnet56-cifar10.th")),
-}
-GPT = str(ROOT / "recipes/checkpoints/char-gpt.safetensors")
-TEXT = os.environ.get("LATHE_TEXT", str(SHARED / "text/tinyshakespeare.txt"))
 SEEDS = (1, 2, 3)
-
-
-def cifar(steps, count):
-    images = {"cifar10": {"split": "train", "normalize": "imagenet"}}
-    return {
-        "lathe": 1,
-        "data": {
-            "train": images,
-            "calibration": {"take": {"from": "train", "count": count}},
-            "test": {"cifar10": {"split": "test", "normalize": "imagenet"}},
-        },
-        "steps": steps,
-        "evaluate": {"data": "test", "metrics": ["top1"]},
-    }
-
-
-def text(steps):
-    return {
-        "lathe": 1,
-        "data": {
-            "train": {"text": {"path": TEXT, "length": 128, "end": 0.9}},
-            "calibration": {"take": {"from": "train", "count": 256}},
-            "test": {"text": {"path": TEXT, "length": 128, "begin": 0.9}},
-        },
-        "steps": steps,
-        "evaluate": {"data": "test", "metrics": ["perplexity"], "batch_size": 32},
-    }
-
-
-class Table:
-    """Rows of methods, columns of settings; a cell is an experiment."""
-
-    def __init__(self, title, columns, metric="top1"):
-        self.title, self.columns, self.metric, self.rows = title, columns, metric, []
-
-    def add(self, name, title, model, recipe_of, seeds=(1,), reference=""):
-        """`recipe_of(column)` is the recipe of a column, or None where the method has no such setting."""
-        cells = {}
-        for column in self.columns:
-            recipe = recipe_of(column)
-            if recipe is not None:
-                key = column.lower().replace(" ", "").replace("%", "").replace(":", "")
-                source, architecture = (NETWORKS[model], f"{model}-cifar10") if model in NETWORKS else (model, None)
-                cells[column] = Experiment(f"{name}-{key}", title, recipe, source, seeds=seeds, architecture=architecture)
-        self.rows.append((title, cells, reference))
-
-    def experiments(self):
-        return [cell for _, cells, _ in self.rows for cell in cells.values()]
-
-    def text(self, page):
-        lines = [f"\n## {self.title}\n", f"| method | {' | '.join(self.columns)} | elsewhere |", "| --- " * (len(self.columns) + 2) + "|"]
-        for title, cells, reference in self.rows:
-            if not any(page.logs_of(cell) for cell in cells.values()):
-                continue
-            line = [title]
-            for column in self.columns:
-                logs = page.logs_of(cells[column]) if column in cells else []
-                line.append(self.cell([log["after"]["metrics"][self.metric] for log in logs]))
-            lines.append(f"| {' | '.join(line)} | {reference} |")
-        return "\n".join(lines) + "\n" if len(lines) > 3 else ""
-
-    @staticmethod
-    def cell(figures):
-        if not figures:
-            return ""
-        spread = f" ({min(figures):.2f} to {max(figures):.2f})" if len(figures) > 1 else ""
-        return f"{statistics.mean(figures):.2f}{spread}"
-
 
 FOLD = {"pass": "fold.batch_norm"}
 TUNE = {"pass": "tune.batch_norm"}

@@ -33,6 +33,19 @@ return y = y
   EXPECT_TRUE(at::equal(after, before * after.ne(0)));
 }
 
+// Scores by hand: rows 1, 2 and 10, 20 times inputs of root mean square 1 and 0.5.
+TEST(PruneWanda, ComparesTheWeightsOfALayerIfAsked) {
+  Model model = parse_model(R"(
+input x : f32[batch,2]
+parameter w : f32[2,2] = [[1, 2.5], [10, 20.5]]
+y = aten::linear(x, w) : f32[batch,2]
+return y = y
+)");
+  const at::Tensor x = at::tensor({1.f, .5f, -1.f, .5f}).view({2, 2});
+  run_passes("prune.wanda{sparsity=0.5,scope=layer}", model, calibrated(x));
+  EXPECT_EQ(effective_weight(model, "w"), "[[0, 0], [10, 20.5]]");
+}
+
 TEST(PruneWanda, KeepsTwoOfFourInputChannelsOfEachGroup) {
   Model model = parse_filled(R"(
 input x : f32[batch,8,5,5]
