@@ -117,11 +117,13 @@ void add_schema(CLI::App& app) {
 }
 
 void add_version(CLI::App& app) {
+  const auto text = [] {
+    return fmt::format("lathe {}\nLibTorch {}\nthreads {}", LATHE_VERSION, TORCH_VERSION,
+                       at::get_num_threads());
+  };
   CLI::App* command = app.add_subcommand("version", "Print the versions of lathe and LibTorch");
-  command->callback([] {
-    print_result(fmt::format("lathe {}\nLibTorch {}\nthreads {}\n", LATHE_VERSION, TORCH_VERSION,
-                             at::get_num_threads()));
-  });
+  command->callback([text] { print_result(text() + "\n"); });
+  app.set_version_flag("--version", text, "The same as `version`");
 }
 
 }  // namespace lathe

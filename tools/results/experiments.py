@@ -85,7 +85,7 @@ class Page:
         log = {
             "experiment": experiment.name,
             "seed": seed,
-            "recipe": experiment.recipe,
+            "recipe": json.loads(json.dumps(experiment.recipe).replace(TEXT, pathlib.Path(TEXT).name)),
             "settings": [setting for setting in settings if not setting.startswith("steps.") and "/" not in setting],
             "threads": told["threads"],
             "seconds": [step["seconds"] for step in told["steps"]],
@@ -178,7 +178,7 @@ class Table:
         for column in self.columns:
             recipe = recipe_of(column)
             if recipe is not None:
-                key = column.lower().replace(" ", "").replace("%", "").replace(":", "")
+                key = column.lower().replace(" ", "").replace("%", "").replace(":", "").replace(",", "-")
                 source, architecture = (NETWORKS[model], f"{model}-cifar10") if model in NETWORKS else (model, None)
                 cells[column] = Experiment(f"{name}-{key}", title, recipe, source, seeds=seeds, architecture=architecture)
         self.rows.append((title, cells, reference))
