@@ -83,11 +83,16 @@ std::vector<std::string> report_remarks(const RunReport& report) {
     remarks.push_back("the model is slower than before");
   } else if (before.latency && after.latency &&
              after.latency->median_ms > 0.95 * before.latency->median_ms) {
-    const bool thinner = after.cost.nonzeros < before.cost.nonzeros ||
+    const bool thinner = after.cost.weight_sparsity() > before.cost.weight_sparsity() ||
                          after.cost.bits_per_weight < before.cost.bits_per_weight;
-    remarks.push_back(thinner ? "the model is not faster: zeros and packed weights are multiplied "
-                                "like any others by the kernels that ran"
-                              : "the model is not faster than before");
+    const bool smaller =
+        after.cost.macs && before.cost.macs && *after.cost.macs < *before.cost.macs;
+    remarks.push_back(smaller ? "the model is not faster although it multiplies less: at this "
+                                "size the number of operators and their overhead decide"
+                      : thinner
+                          ? "the model is not faster: zeros and packed weights are multiplied "
+                            "like any others by the kernels that ran"
+                          : "the model is not faster than before");
   }
   return remarks;
 }

@@ -69,7 +69,9 @@ std::vector<bool> eligible_groups(const Model& model, const ChannelGroups& group
   const std::vector<std::string> why = reasons(model, groups, options);
   if (!why.empty()) message += fmt::format(" ({})", fmt::join(why, "; "));
   std::string hint = "`lathe inspect MODEL --groups` shows which channels go together";
-  if (inexact > 0) hint = fmt::format("{} groups could go without `exact`; {}", inexact, hint);
+  if (inexact > 0)
+    hint = fmt::format("{} could go without `exact`; {}",
+                       inexact == 1 ? "1 group" : fmt::format("{} groups", inexact), hint);
   throw Error(ErrorCode::kInvalidArgument, message, "where", hint);
 }
 

@@ -60,6 +60,17 @@ TEST(RunReport, SaysWhatDidNotPay) {
                                      "the model is slower than before"));
 }
 
+TEST(RunReport, SaysWhyFewerMultiplicationsAreNotFaster) {
+  RunReport report = example();
+  report.after.latency = report.before.latency;
+  EXPECT_THAT(report_remarks(report),
+              ::testing::ElementsAre(HasSubstr("zeros and packed weights")));
+  report.before.cost.macs = 100;
+  report.after.cost.macs = 50;
+  EXPECT_THAT(report_remarks(report),
+              ::testing::ElementsAre(HasSubstr("although it multiplies less")));
+}
+
 TEST(RunReport, GivesTheSameFiguresAsJson) {
   const Json json = report_json(example());
   EXPECT_EQ(json["after"]["cost"]["nonzeros"], 400);
