@@ -71,11 +71,11 @@ class SlimmingHook final : public TrainingHook {
 
   void restore(Training& training, const State& state) override {
     pruner_.emplace(training.model, channels_, ChannelPruner::Costs::from(state.at("costs")));
-    done_ = state.at("done").item<bool>();
+    done_ = state.at("done").item<int64_t>() != 0;
   }
 
   State state() const override {
-    return {{"costs", pruner_->costs().tensor()}, {"done", at::tensor(done_)}};
+    return {{"costs", pruner_->costs().tensor()}, {"done", at::tensor(int64_t{done_}, at::kLong)}};
   }
 
   void after_backward(Training& training) override {

@@ -46,12 +46,12 @@ double macs_of(const ChannelCost& cost) {
 }  // namespace
 
 at::Tensor ChannelPruner::Costs::tensor() const {
-  return at::tensor({full, target, macs, parameters}, at::kDouble);
+  return at::tensor({full, target, macs, parameters, static_cast<double>(removed)}, at::kDouble);
 }
 
 ChannelPruner::Costs ChannelPruner::Costs::from(const at::Tensor& tensor) {
   const auto* figures = tensor.const_data_ptr<double>();
-  return {figures[0], figures[1], figures[2], figures[3]};
+  return {figures[0], figures[1], figures[2], figures[3], static_cast<int64_t>(figures[4])};
 }
 
 ChannelPruner::ChannelPruner(Model& model, const ChannelOptions& options,
@@ -143,7 +143,7 @@ int64_t ChannelPruner::prune(double progress, const ScoresOf& scores) {
   if (before_removal) before_removal(groups, set);
   note_kept(groups, set);
   remove(model_, groups, set);
-  removed_ += count;
+  costs_.removed += count;
   return count;
 }
 
@@ -151,7 +151,7 @@ void ChannelPruner::report(PassContext& context) const {
   const ChannelGroups groups = analyse(model_);
   const ChannelSet none = groups.none();
   const ChannelCost costs = cost_without(model_, groups, none);
-  context.count("channels_removed", removed_);
+  context.count("channels_removed", costs_.removed);
   context.measure("parameters_kept", static_cast<double>(costs.parameters) / costs_.parameters);
   if (costs.macs && costs_.macs > 0) context.measure("macs_kept", *costs.macs / costs_.macs);
   if (options_.budget.kind == Budget::Kind::kLatency) {

@@ -32,8 +32,9 @@ class ChannelPruner {
   struct Costs {
     double full = 0, target = 0;  ///< of what the budget limits
     double macs = 0, parameters = 0;
+    int64_t removed = 0;  ///< channels that went since
 
-    at::Tensor tensor() const;  ///< double [4], for checkpoints
+    at::Tensor tensor() const;  ///< double [5], for checkpoints
     static Costs from(const at::Tensor& tensor);
   };
 
@@ -66,7 +67,6 @@ class ChannelPruner {
   Model& model_;
   const ChannelOptions& options_;
   Costs costs_;
-  int64_t removed_ = 0;
   std::map<std::string, KeptDims> kept_;
 };
 

@@ -61,6 +61,16 @@ class Training(LatheTest):
         return process.returncode == -signal.SIGKILL
 
     def test_a_training_that_is_killed_again_and_again_ends_in_the_same_bytes(self):
+        self.check_kills()
+
+    def test_a_network_that_shrinks_while_it_trains_ends_in_the_same_bytes(self):
+        for during in ({"pass": "prune.channels_gradual", "criterion": "taylor", "rounds": 4},
+                       {"pass": "prune.slimming", "epoch": 1}):
+            with self.subTest(during["pass"]):
+                self.write("r.json", recipe(during=[during]))
+                self.check_kills()
+
+    def check_kills(self):
         self.apply("whole.pt2")
         kills = sum(self.kill_after("killed.pt2", wait) for wait in (0.0, 0.21, 0.05, 0.4, 0.013))
         self.assertGreaterEqual(kills, 2)
