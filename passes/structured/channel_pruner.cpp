@@ -69,6 +69,7 @@ ChannelPruner::ChannelPruner(Model& model, const ChannelOptions& options,
     costs_.target = options.budget.amount * (options.budget.is_share() ? costs_.full : 1);
   }
   for (const Weight& weight : weights(model)) {
+    if (weight.stored() == nullptr) continue;  // a part of a tensor has the tensor's name
     kept_[weight.name()] = {all_indices(weight.sizes()[weight.output_dim()]),
                             all_indices(weight.sizes()[weight.input_dim()])};
   }
@@ -105,7 +106,7 @@ CostMeter ChannelPruner::meter(const ChannelGroups& groups, double progress) con
 void ChannelPruner::note_kept(const ChannelGroups& groups, const ChannelSet& set) {
   for (const Weight& weight : weights(model_)) {
     const auto found = kept_.find(weight.name());
-    if (found == kept_.end()) continue;
+    if (found == kept_.end() || weight.stored() == nullptr) continue;
     keep(found->second.outputs, groups.kept(set, weight.value(), weight.output_dim()));
     keep(found->second.inputs, groups.kept(set, weight.value(), weight.input_dim()));
   }

@@ -103,7 +103,7 @@ class Compensator {
  private:
   const Weight* find(const Weight& weight) const {
     for (const Weight& other : before_) {
-      if (other.name() == weight.name()) return &other;
+      if (other.name() == weight.name() && other.stored() != nullptr) return &other;
     }
     return nullptr;
   }

@@ -2,7 +2,6 @@
 
 #include "tests/support/channels.h"
 
-#include "compress/budget/latency.h"
 #include "compress/data/tensors.h"
 #include "compress/graph/kept_channels.h"
 #include "compress/train/environment.h"
@@ -40,15 +39,13 @@ TEST(PruneChannels, MeetsEachBudget) {
   EXPECT_GE(size, 480e3);
 }
 
-TEST(PruneChannels, MeetsALatencyThatItMeasures) {
+// Clocks are noisy: what is certain is what no machine can reach, and what any can.
+TEST(PruneChannels, MeasuresALatency) {
   Model model = resnet();
   model.eval();
-  const double full = measure_latency({&model}, {.seconds = 0.2})[0].median_ms;
-  const RunResult result = run_passes(
-      "prune.channels{budget={latency_ms=" + std::to_string(0.8 * full) + "},scope=layer}", model);
-  // Clocks are noisy: what is certain is that channels went, and what was measured is told.
-  EXPECT_GT(result.steps.at(0).counts.at("channels_removed"), 0);
-  EXPECT_GT(measured(result, "latency_ms"), 0);
+  EXPECT_THAT(refusal("prune.channels{budget={latency_ms=1e-6}}", model),
+              HasSubstr("1e-06 milliseconds cannot be reached"));
+  EXPECT_EQ(run_pass("prune.channels{budget={latency_ms=1e6}}", model), Change::kNone);
 }
 
 TEST(PruneChannels, LeavesWhatItWasNotAskedFor) {
@@ -81,6 +78,32 @@ TEST(PruneChannels, RemovesByEveryCriterion) {
     EXPECT_LE(measured(result, "macs_kept"), 0.7);
     EXPECT_GE(measured(result, "macs_kept"), 0.65);
     EXPECT_EQ(model.forward({at::randn({2, 3, 32, 32})})[0].sizes(), (std::vector<int64_t>{2, 10}));
+  }
+}
+
+// As attention to another sequence has it: the query's rows apart from the others'.
+TEST(PruneChannels, TakesWeightsThatAreUsedInParts) {
+  Model model = parse_filled(R"(
+input x : f32[batch,8]
+parameter a.weight : f32[12,8]
+parameter b.weight : f32[4,6]
+parameter c.weight : f32[4,6]
+first = aten::slice.Tensor(a.weight, 0, 0, 6) : f32[6,8]
+rest = aten::slice.Tensor(a.weight, 0, 6, 12) : f32[6,8]
+p = aten::linear(x, first) : f32[batch,6]
+q = aten::linear(x, rest) : f32[batch,6]
+b = aten::linear(p, b.weight) : f32[batch,4]
+c = aten::linear(q, c.weight) : f32[batch,4]
+sum = aten::add.Tensor(b, c) : f32[batch,4]
+return y = sum
+)");
+  for (const char* more : {"", ",compensate=refit"}) {
+    Model pruned = model.clone();
+    const RunResult result =
+        run_passes(std::string("prune.channels{budget={parameters=0.6},rounds=2") + more + "}",
+                   pruned, calibrated(at::randn({50, 8})));
+    EXPECT_LE(measured(result, "parameters_kept"), 0.6);
+    EXPECT_LT(pruned.tensor("a.weight").size(0), 12);
   }
 }
 
