@@ -45,8 +45,8 @@ memory::desc matrix_of(const Slot& slot) {
   return {{slot.elements() / columns, columns}, type_of(slot.dtype), memory::format_tag::ab};
 }
 
-memory::desc any_order(Dims dims, memory::data_type type) {
-  return {std::move(dims), type, memory::format_tag::any};
+memory::desc any_order(const Dims& dims, memory::data_type type) {
+  return {dims, type, memory::format_tag::any};
 }
 
 memory::desc floats(int64_t count) {

@@ -15,7 +15,7 @@ void hold_at_zero(Training& training, std::string_view parameter, const at::Tens
   const at::Tensor drop = keep.logical_not();
   elements.masked_fill_(drop, 0);
   if (!training.moments) return;
-  for (at::Tensor moment : training.moments(parameter)) moment.masked_fill_(drop, 0);
+  for (const at::Tensor& moment : training.moments(parameter)) moment.masked_fill_(drop, 0);
 }
 
 void KeepMasks::find(const Training& training) {

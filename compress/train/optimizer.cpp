@@ -129,9 +129,7 @@ void AdamOptions::validate(Problems& problems) const { require_decays(beta1, bet
 void AdamWOptions::validate(Problems& problems) const { require_decays(beta1, beta2, problems); }
 
 Optimizer::Optimizer(OptimizerOptions options, std::vector<OptimizedParameter> parameters)
-    : options_(std::move(options)),
-      parameters_(std::move(parameters)),
-      moments_(parameters_.size()) {
+    : options_(options), parameters_(std::move(parameters)), moments_(parameters_.size()) {
   check_options(options_);
   std::set<std::string_view> names;
   for (const OptimizedParameter& parameter : parameters_) {

@@ -46,7 +46,7 @@ void MovingAverage::update(const Model& model) {
 void MovingAverage::swap(Model& model) {
   const at::NoGradGuard no_grad;
   for (auto& [name, average] : averages_) {
-    at::Tensor parameter = model.tensor(name);
+    const at::Tensor& parameter = model.tensor(name);
     const at::Tensor kept = parameter.clone();
     parameter.copy_(average);
     average.copy_(kept);

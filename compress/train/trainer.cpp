@@ -212,8 +212,8 @@ class Run {
     average_->load(saved.part("average"));
     for (size_t i = 0; i < losses_.size(); ++i) {
       const auto part = saved.part(fmt::format("losses/{}", i));
-      for (auto tensors : {losses_[i]->parameters(), losses_[i]->buffers()}) {
-        for (auto& [name, tensor] : tensors) tensor.copy_(part.at(name));
+      for (const auto& tensors : {losses_[i]->parameters(), losses_[i]->buffers()}) {
+        for (const auto& [name, tensor] : tensors) tensor.copy_(part.at(name));
       }
     }
     at::Generator random = at::detail::getDefaultCPUGenerator();

@@ -1,5 +1,6 @@
 # Injected with CMAKE_PROJECT_lathe_INCLUDE: takes compress/ from a build that is there, so that a
-# copy of the tree compiles only what a new pass touches.
+# copy of the tree compiles only what a new pass touches: the other passes are compiled by the same
+# commands as in that build, so that ccache has them.
 #
 #   LATHE_PREBUILT   the build folder that has compress/liblathe_compress.a
 
@@ -9,9 +10,15 @@ macro(add_subdirectory folder)
     add_library(lathe::compress ALIAS lathe_compress)
     set_target_properties(lathe_compress PROPERTIES
       IMPORTED_LOCATION ${LATHE_PREBUILT}/compress/liblathe_compress.a
+      IMPORTED_NO_SYSTEM ON
       INTERFACE_INCLUDE_DIRECTORIES ${PROJECT_SOURCE_DIR})
-    target_link_libraries(lathe_compress INTERFACE lathe_torch nlohmann_json::nlohmann_json fmt::fmt
-      spdlog::spdlog ZLIB::ZLIB PNG::PNG JPEG::JPEG Threads::Threads)
+    target_link_libraries(lathe_compress INTERFACE lathe_torch nlohmann_json::nlohmann_json fmt::fmt)
+    # What only the linker is to see of compress/, as in compress/CMakeLists.txt.
+    foreach(library IN ITEMS spdlog::spdlog ZLIB::ZLIB PNG::PNG JPEG::JPEG Threads::Threads DNNL::dnnl)
+      if(TARGET ${library})
+        target_link_libraries(lathe_compress INTERFACE $<LINK_ONLY:${library}>)
+      endif()
+    endforeach()
     if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
       target_link_options(lathe_compress INTERFACE -fopenmp)
     endif()

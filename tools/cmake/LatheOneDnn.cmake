@@ -7,7 +7,10 @@
 option(LATHE_ENGINE "Build the inference engine if oneDNN 3 is found" ON)
 
 set(LATHE_HAS_ONEDNN OFF)
-if(LATHE_ENGINE)
+if(LATHE_ENGINE AND NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # Its thread counts go to libgomp through g++'s -fopenmp; clang would bring a second runtime.
+  message(STATUS "the inference engine is left out: it needs g++'s OpenMP")
+elseif(LATHE_ENGINE)
   # Of a wheel: <environment>/lib/python3.x/site-packages/torch.
   cmake_path(SET lathe_torch_environment NORMALIZE "${lathe_torch_root}/../../../..")
   find_package(dnnl 3.0 CONFIG QUIET HINTS "${lathe_torch_environment}")
