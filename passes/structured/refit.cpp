@@ -19,6 +19,7 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace compress {
 namespace {
@@ -59,6 +60,13 @@ InputMoments measure(const Node& layer, const std::vector<at::Tensor>& inputs, c
     each->div_(static_cast<double>(rows));
   }
   return sum;
+}
+
+// E x x^T and E x z^T, or, where a bias takes up the means, the covariances.
+std::pair<at::Tensor, at::Tensor> products(const InputMoments& moments, bool centered) {
+  if (!centered) return {moments.now, moments.cross};
+  return {moments.now - at::outer(moments.mean_now, moments.mean_now),
+          moments.cross - at::outer(moments.mean_now, moments.mean_before)};
 }
 
 // The batch norm that alone hears the layer, in eval mode.
@@ -131,7 +139,7 @@ class Compensator {
     const int64_t each = start.size(1) / static_cast<int64_t>(kept.inputs.size());
     const at::Tensor fitted =
         how_ == Compensation::kMerge
-            ? merged(moments, target, start, kept.inputs, each)
+            ? merged(moments, target, start, kept.inputs, each, has_bias || norm != nullptr)
             : refitted(moments, target, start, ridge_, has_bias || norm != nullptr);
     const at::Tensor missing = target.matmul(moments.mean_before) - fitted.matmul(moments.mean_now);
     at::Tensor elements =
@@ -161,11 +169,7 @@ class Compensator {
 
 at::Tensor refitted(const InputMoments& moments, const at::Tensor& target, const at::Tensor& start,
                     double ridge, bool centered) {
-  at::Tensor now = moments.now, cross = moments.cross;
-  if (centered) {
-    now = now - at::outer(moments.mean_now, moments.mean_now);
-    cross = cross - at::outer(moments.mean_now, moments.mean_before);
-  }
+  const auto [now, cross] = products(moments, centered);
   const double damping = ridge * std::max(now.diagonal().mean().item<double>(), 1e-30);
   const at::Tensor system = now + damping * at::eye(now.size(0), now.options());
   const at::Tensor right = cross.matmul(target.t()) + damping * start.t();
@@ -173,19 +177,19 @@ at::Tensor refitted(const InputMoments& moments, const at::Tensor& target, const
 }
 
 at::Tensor merged(const InputMoments& moments, const at::Tensor& target, const at::Tensor& start,
-                  const std::vector<int64_t>& kept, int64_t each) {
+                  const std::vector<int64_t>& kept, int64_t each, bool centered) {
+  const auto [now, cross] = products(moments, centered);
   const int64_t channels = target.size(1) / each, left = start.size(1) / each;
   // Inner products of channels: the sums over a kernel's places.
-  const at::Tensor products =
-      moments.cross.view({left, each, channels, each}).diagonal(0, 1, 3).sum(2);
-  const at::Tensor powers = moments.now.diagonal().view({left, each}).sum(1).clamp_min(1e-30);
-  const at::Tensor explained = products.square() / powers.unsqueeze(1);  // [left, channels]
+  const at::Tensor inner = cross.view({left, each, channels, each}).diagonal(0, 1, 3).sum(2);
+  const at::Tensor powers = now.diagonal().view({left, each}).sum(1).clamp_min(1e-30);
+  const at::Tensor explained = inner.square() / powers.unsqueeze(1);  // [left, channels]
   at::Tensor result = start.clone().view({-1, left, each});
   const at::Tensor blocks = target.view({-1, channels, each});
   for (int64_t channel = 0; channel < channels; ++channel) {
     if (std::find(kept.begin(), kept.end(), channel) != kept.end()) continue;
     const auto best = explained.select(1, channel).argmax().item<int64_t>();
-    const at::Tensor share = products[best][channel] / powers[best];
+    const at::Tensor share = inner[best][channel] / powers[best];
     result.select(1, best).add_(blocks.select(1, channel) * share);
   }
   return result.view({-1, left * each});

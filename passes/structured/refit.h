@@ -43,10 +43,11 @@ at::Tensor refitted(const InputMoments& moments, const at::Tensor& target, const
 
 /// `start` plus, for each column block (channel) of `target` that is not in `kept`, its weights
 /// times <x, z> / <x, x> at the kept channel x where that projection leaves least of z. `each`:
-/// columns of a channel. Cf. Kim et al., "Neuron Merging: Compensating for Pruned Neurons", NeurIPS
-/// 2020, who choose by the filters instead of by what they do.
+/// columns of a channel; `centered`: products are covariances, as in `refitted`. Cf. Kim et al.,
+/// "Neuron Merging: Compensating for Pruned Neurons", NeurIPS 2020, who choose by the filters
+/// instead of by what they do.
 at::Tensor merged(const InputMoments& moments, const at::Tensor& target, const at::Tensor& start,
-                  const std::vector<int64_t>& kept, int64_t each);
+                  const std::vector<int64_t>& kept, int64_t each, bool centered);
 
 /// Indices of the original's dimension that are left, by a weight's name.
 struct KeptDims {

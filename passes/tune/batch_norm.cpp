@@ -152,7 +152,7 @@ class TuneBatchNorm final : public PassWith<TuneBatchNormOptions> {
           context.count("norms_not_compared");
         } else {
           int64_t far = 0;
-          fitted = moved_statistics(kept, *original, seen, &far);
+          fitted = moved_statistics(original->running, original->moments, seen, &far);
           far_channels += far;
         }
       }
@@ -171,7 +171,12 @@ class TuneBatchNorm final : public PassWith<TuneBatchNormOptions> {
 
  private:
   // What the same channels were in the original network.
-  static std::optional<ChannelMoments> original_of(
+  struct OriginalNorm {
+    ChannelMoments moments;
+    RunningStatistics running;  // not those of `model`, which a pass before may have moved
+  };
+
+  static std::optional<OriginalNorm> original_of(
       const Node& norm, const std::string& name,
       const std::map<std::string, ChannelMoments>& originals, const Model& original,
       const Model& model) {
@@ -181,8 +186,12 @@ class TuneBatchNorm final : public PassWith<TuneBatchNormOptions> {
     if (!places) return std::nullopt;
     const at::Tensor index = at::tensor(*places, at::kLong);
     const ChannelMoments& all = found->second;
-    return ChannelMoments{all.mean.index_select(0, index), all.variance.index_select(0, index),
-                          all.count};
+    const auto kept = [&](const char* argument) {
+      return original.tensor(norm_value(norm, argument)->name()).detach().index_select(0, index);
+    };
+    return OriginalNorm{
+        {all.mean.index_select(0, index), all.variance.index_select(0, index), all.count},
+        {kept("running_mean"), kept("running_var")}};
   }
 
   // Whether anything has changed.

@@ -37,11 +37,13 @@ TEST(Refit, MergesIntoTheChannelThatIsMostAlike) {
   before.select(1, 3).copy_(-2 * x.select(1, 1));  // channel 3 is channel 1, times -2
   const at::Tensor now = before.narrow(1, 0, 3);
   const at::Tensor target = at::randn({2, 4}, at::kDouble);
-  const at::Tensor found =
-      merged(moments_of(now, before), target, target.narrow(1, 0, 3), {0, 1, 2}, 1);
   at::Tensor expected = target.narrow(1, 0, 3).clone();
   expected.select(1, 1).sub_(2 * target.select(1, 3));
-  EXPECT_LT((found - expected).abs().max().item<double>(), 1e-8);
+  for (const bool centered : {false, true}) {
+    const at::Tensor found =
+        merged(moments_of(now, before), target, target.narrow(1, 0, 3), {0, 1, 2}, 1, centered);
+    EXPECT_LT((found - expected).abs().max().item<double>(), 1e-8);
+  }
 }
 
 }  // namespace

@@ -53,6 +53,20 @@ TEST(TuneBatchNorm, DataMakesEveryNormsOutputCentredAndOfVarianceOne) {
   EXPECT_LT((y.var(1) - 1).abs().max().item<double>(), 1e-3);
 }
 
+// What moved the statistics before must not count twice.
+TEST(TuneBatchNorm, ShiftStartsFromTheStatisticsOfTheOriginal) {
+  const Model original = parse_filled(kNetwork);
+  Model once = parse_filled(kNetwork);
+  once.set_tensor("a.weight", once.tensor("a.weight") * 1.5 + 0.1);
+  Model moved = once.clone();
+  moved.set_tensor("bn1.running_mean", moved.tensor("bn1.running_mean") + 3);
+  run("tune.batch_norm", once, images(), &original);
+  run("tune.batch_norm", moved, images(), &original);
+  for (const char* name : {"bn1.running_mean", "bn1.running_var", "bn2.running_mean"}) {
+    EXPECT_TRUE(at::equal(once.tensor(name), moved.tensor(name))) << name;
+  }
+}
+
 TEST(TuneBatchNorm, ShiftLeavesAnUncompressedNetworkAlone) {
   Model model = parse_filled(kNetwork);
   EXPECT_EQ(run("tune.batch_norm", model, images()).steps.at(0).change, Change::kNone);
