@@ -118,12 +118,12 @@ def groups_of(model, inputs):
 
 
 def prune_half(model, inputs):
-    """Analysis and surgery without scores: the first half of each group's channels goes."""
+    """Analysis and surgery without scores: every second of each group's channels goes."""
     graph = graph_of(model, inputs)
     for group in all_groups(graph, model, inputs):
         root = group[0].dep
         channels = graph.get_out_channels(root.target.module)
-        smaller = graph.get_pruning_group(root.target.module, root.handler, list(range(channels // 2)))
+        smaller = graph.get_pruning_group(root.target.module, root.handler, list(range(1, channels, 2)))
         if channels > 1 and graph.check_pruning_group(smaller):
             smaller.prune()
 
