@@ -28,18 +28,20 @@ ChannelSet ChannelGroups::none() const {
 }
 
 bool ChannelGroups::add(ChannelSet& set, const ChannelUnit& unit) const {
-  std::map<int32_t, int64_t> taken;
-  for (const ChannelClass channel : unit.classes) {
-    if (set.gone[channel]) continue;
-    for (size_t i = first_place_[channel]; i < first_place_[channel + 1]; ++i) {
-      ++taken[places_[i].array];
+  const auto each_place = [&](auto&& visit) {
+    for (const ChannelClass channel : unit.classes) {
+      if (set.gone[channel]) continue;
+      for (size_t i = first_place_[channel]; i < first_place_[channel + 1]; ++i) {
+        visit(set.left[places_[i].array]);
+      }
     }
+  };
+  bool empties = false;
+  each_place([&](int64_t& left) { empties |= --left <= 0; });
+  if (empties) {
+    each_place([](int64_t& left) { ++left; });
+    return false;
   }
-  const bool empties = std::any_of(taken.begin(), taken.end(), [&](const auto& entry) {
-    return set.left[entry.first] <= entry.second;
-  });
-  if (empties) return false;
-  for (const auto& [array, count] : taken) set.left[array] -= count;
   for (const ChannelClass channel : unit.classes) set.gone[channel] = true;
   return true;
 }
@@ -112,10 +114,11 @@ bool ChannelGroups::is_cut(const ChannelSet& set, const Value* value, int64_t di
 }
 
 bool ChannelGroups::is_cut(const ChannelSet& set, const Value* value) const {
-  for (int64_t d = 0; d < rank(value); ++d) {
-    if (is_cut(set, value, d)) return true;
-  }
-  return false;
+  const auto found = dims_.find(value);
+  return found != dims_.end() &&
+         std::any_of(found->second.begin(), found->second.end(), [&](int32_t array) {
+           return set.left[array] < static_cast<int64_t>(arrays_[array].size());
+         });
 }
 
 std::vector<int64_t> ChannelGroups::kept(const ChannelSet& set, const Value* value,

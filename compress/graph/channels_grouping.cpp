@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <tuple>
 
 namespace compress {
 
@@ -226,6 +227,7 @@ ChannelGrouping::Counts ChannelGrouping::count(const std::vector<ChannelClass>& 
   }
   std::sort(touched.begin(), touched.end());
   Counts counts;
+  counts.reserve(touched.size());
   for (const int32_t array : touched) {
     counts.emplace_back(array, gone_of_array_[array]);
     gone_of_array_[array] = 0;
@@ -262,6 +264,7 @@ void ChannelGrouping::find_units() {
   taken_for_.assign(root_of_class_.size(), 0);
   gone_of_array_.assign(result_.arrays_.size(), 0);
   std::map<std::pair<Counts, bool>, size_t> group_of;
+  auto last = group_of.end();  // neighbours mostly belong together
   std::set<std::vector<ChannelClass>> seen;
   for (ChannelClass seed = 1; seed < classes; ++seed) {
     if (!as_flat_[seed].empty()) continue;
@@ -278,13 +281,16 @@ void ChannelGrouping::find_units() {
     for (const ChannelClass channel : *found) {
       if (inexact == nullptr) inexact = channels_.labels.why_inexact(root_of_class_[channel]);
     }
-    const auto [place, is_new] =
-        group_of.try_emplace({counts, inexact != nullptr}, result_.groups_.size());
-    if (is_new) {
-      result_.groups_.push_back(describe(counts));
-      if (inexact != nullptr) result_.groups_.back().why_inexact = text(*inexact);
+    const bool is_inexact = inexact != nullptr;
+    if (last == group_of.end() || last->first.first != counts || last->first.second != is_inexact) {
+      bool is_new = false;
+      std::tie(last, is_new) = group_of.try_emplace({counts, is_inexact}, result_.groups_.size());
+      if (is_new) {
+        result_.groups_.push_back(describe(counts));
+        if (is_inexact) result_.groups_.back().why_inexact = text(*inexact);
+      }
     }
-    result_.groups_[place->second].units.push_back({std::move(*found)});
+    result_.groups_[last->second].units.push_back({std::move(*found)});
   }
 }
 

@@ -13,29 +13,81 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 #include <unordered_set>
 
 namespace compress {
 namespace {
 
-at::Tensor without(const at::Tensor& tensor,
-                   const std::vector<std::optional<std::vector<int64_t>>>& kept) {
-  at::Tensor result = tensor.detach();
-  // The dimension that loses most first, so that the rest has less to copy.
-  std::vector<size_t> order;
-  for (size_t d = 0; d < kept.size(); ++d) {
-    if (kept[d]) order.push_back(d);
+// For each dimension the indices that stay; none where all do.
+using Kept = std::vector<std::optional<std::vector<int64_t>>>;
+
+// Copies what stays of a contiguous tensor in one pass; index_select takes one a dimension.
+class KeptCopy {
+ public:
+  KeptCopy(const at::Tensor& tensor, const Kept& kept) : kept_(kept), sizes_(tensor.sizes()) {
+    for (const int64_t stride : tensor.strides()) {
+      strides_.push_back(stride * static_cast<int64_t>(tensor.element_size()));
+    }
+    for (size_t d = 0; d < kept.size(); ++d) {
+      if (kept[d]) last_ = d;
+    }
   }
-  const auto share = [&](size_t d) {
-    return static_cast<double>(kept[d]->size()) /
-           static_cast<double>(tensor.size(static_cast<int64_t>(d)));
-  };
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return share(a) < share(b); });
-  for (const size_t d : order) {
-    const at::Tensor index = at::tensor(*kept[d], at::kLong).to(tensor.device());
-    result = result.index_select(static_cast<int64_t>(d), index);
+
+  // Returns the end of what was written.
+  char* copy(const char* from, char* to, size_t dim = 0) const {
+    const int64_t stride = strides_[dim];
+    if (dim == last_) return copy_last(from, to, *kept_[dim], stride);
+    if (!kept_[dim]) {
+      for (int64_t i = 0; i < sizes_[dim]; ++i) to = copy(from + i * stride, to, dim + 1);
+    } else {
+      for (const int64_t i : *kept_[dim]) to = copy(from + i * stride, to, dim + 1);
+    }
+    return to;
+  }
+
+ private:
+  static char* copy_last(const char* from, char* to, const std::vector<int64_t>& kept,
+                         int64_t size) {
+    if (size == sizeof(float)) {  // of a constant size a copy is a move and no call
+      for (const int64_t i : kept) {
+        std::memcpy(to, from + i * size, sizeof(float));
+        to += sizeof(float);
+      }
+      return to;
+    }
+    for (const int64_t i : kept) {
+      std::memcpy(to, from + i * size, static_cast<size_t>(size));
+      to += size;
+    }
+    return to;
+  }
+
+  const Kept& kept_;
+  const c10::IntArrayRef sizes_;
+  std::vector<int64_t> strides_;  // in bytes
+  size_t last_ = 0;               // of the dimensions that lose something
+};
+
+at::Tensor without(const at::Tensor& tensor, const Kept& kept) {
+  at::Tensor result;
+  if (tensor.is_cpu() && tensor.is_contiguous()) {
+    std::vector<int64_t> sizes = tensor.sizes().vec();
+    for (size_t d = 0; d < kept.size(); ++d) {
+      if (kept[d]) sizes[d] = static_cast<int64_t>(kept[d]->size());
+    }
+    result = at::empty(sizes, tensor.options());
+    KeptCopy(tensor, kept)
+        .copy(static_cast<const char*>(tensor.const_data_ptr()),
+              static_cast<char*>(result.mutable_data_ptr()));
+  } else {
+    result = tensor.detach();
+    for (size_t d = 0; d < kept.size(); ++d) {
+      if (!kept[d]) continue;
+      const at::Tensor index = at::tensor(*kept[d], at::kLong).to(tensor.device());
+      result = result.index_select(static_cast<int64_t>(d), index);
+    }
   }
   return result.set_requires_grad(tensor.requires_grad());
 }
@@ -43,7 +95,7 @@ at::Tensor without(const at::Tensor& tensor,
 void slice_tensors(Model& model, const ChannelGroups& groups, const ChannelSet& set) {
   for (const Value* value : model.graph().named_tensors()) {
     if (!groups.is_cut(set, value)) continue;
-    std::vector<std::optional<std::vector<int64_t>>> kept(groups.rank(value));
+    Kept kept(groups.rank(value));
     for (int64_t d = 0; d < groups.rank(value); ++d) {
       if (groups.is_cut(set, value, d)) kept[d] = groups.kept(set, value, d);
     }

@@ -37,7 +37,12 @@ void Payloads::add_config(const ZipReader& zip, const std::string& folder,
       if (entry == nullptr) payload.fail(fmt::format("the archive has no {}{}", folder, path));
       storage = storages.emplace(path, zip.storage(*entry, c10::elementSize(view.dtype))).first;
     }
-    at::Tensor tensor = view_storage(storage->second, view, meta.where());
+    at::Tensor tensor;
+    try {
+      tensor = view_storage(storage->second, view, {});
+    } catch (const Error& error) {  // to find the place of each takes far longer than to read it
+      throw Error(error.code(), error.message(), meta.where(), error.hint());
+    }
     const bool trained = payload.has("is_param") && payload["is_param"].boolean() &&
                          meta.has("requires_grad") && meta["requires_grad"].boolean();
     tensor.set_requires_grad(trained && can_require_grad(view.dtype));
