@@ -103,9 +103,9 @@ def language_table():
         }
     }
     for name, title, options in (
-        ("plain", "all channels (L2)", {}),
-        ("exact", "channels that no layer norm sees (L2)", {"exact": True}),
-        ("refit", "the same with `compensate=refit`", {"exact": True, "compensate": "refit"}),
+        ("plain", "`prune.channels` (L2)", {}),
+        ("refit", "`compensate=refit`", {"compensate": "refit"}),
+        ("refit4", "`compensate=refit`, four rounds", {"compensate": "refit", "rounds": 4}),
     ):
         def recipe(column, options=options):
             step = {"pass": "prune.channels", "budget": {"parameters": 0.7}, **options}
