@@ -4,14 +4,18 @@
     tools/results/structured.py run [NAME ...]    runs what has no log yet (all, or names with a glob)
     tools/results/structured.py write             writes docs/results/structured.md
     tools/results/structured.py list              what there is
+    tools/results/structured.py latency           times the pruned models of build/results; on a quiet machine
 
 LATHE_RESNET20 and LATHE_RESNET56 name the checkpoints (the public CIFAR-10 ResNets of akamaster), LATHE_TEXT the text of the
 character models. experiments.py says what a log holds.
 """
 
+import json
 import statistics
+import subprocess
+import sys
 
-from experiments import CHAR_GPT, Page, Table, cifar, text
+from experiments import CHAR_GPT, LATHE, MODELS, NETWORKS, Page, Table, cifar, text
 
 SEEDS = (1, 2, 3)
 INNER = "layer*.conv1*"
@@ -125,30 +129,74 @@ TABLES = [
 PAGE = Page("structured", [experiment for table in TABLES for experiment in table.experiments()])
 
 
+LATENCIES = PAGE.logs / "latency" / "latency.json"
+TIMED = [(f"{network}-plain-{column.replace(', ', '-')}", network) for network in NETWORKS for column in SCOPES] + [
+    ("gpt-plain-notraining", CHAR_GPT),
+    ("gpt-refit-notraining", CHAR_GPT),
+]
+
+
+def latency():
+    """Each pruned model in turns with its original, one thread."""
+    rows = []
+    for name, original in TIMED:
+        pruned = MODELS / f"{name}-1.safetensors"
+        if not pruned.exists():
+            continue
+        command = [LATHE, "bench", str(pruned), "--against", NETWORKS.get(original, original), "--threads", "1", "--seconds", "3", "--json"]
+        command += ["--against-arch", f"{original}-cifar10"] if original in NETWORKS else []
+        for batch in (1, 32):
+            for engine in (False, True):
+                done = subprocess.run([*command, "--batch", str(batch), *(["--engine"] if engine else [])], capture_output=True, text=True)
+                if done.returncode:
+                    continue  # the engine has no word for the model
+                after, before = (run["median_ms"] for run in json.loads(done.stdout)[:2])
+                rows.append({"name": name, "batch": batch, "engine": engine, "before_ms": before, "after_ms": after})
+    LATENCIES.parent.mkdir(parents=True, exist_ok=True)
+    LATENCIES.write_text(json.dumps(rows, indent=1) + "\n")
+
+
 def costs():
     """What was asked, what was reached, and what the clock says."""
-    lines = [
-        "\n## Asked and achieved\n",
-        "| experiment | MACs left | parameters left | bytes | latency, batch 1 | |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    lines = ["\n## Asked and achieved\n", "| experiment | MACs left | parameters left | bytes |", "| --- | --- | --- | --- |"]
     for experiment in PAGE.experiments:
         logs = PAGE.logs_of(experiment)
         if not logs:
             continue
         macs = statistics.mean(log["after"]["macs"] / log["before"]["macs"] for log in logs)
         parameters = statistics.mean(log["after"]["parameters"] / log["before"]["parameters"] for log in logs)
-        latency = statistics.median(log["after"]["latency_ms"] / log["before"]["latency_ms"] for log in logs)
-        remark = "not faster" if latency > 0.95 else ""
-        lines.append(
-            f"| {experiment.name} | {100 * macs:.1f} % | {100 * parameters:.1f} % | {logs[0]['after']['file_bytes']:,} | {latency:.2f} x | {remark} |"
-        )
+        lines.append(f"| {experiment.name} | {100 * macs:.1f} % | {100 * parameters:.1f} % | {logs[0]['after']['file_bytes']:,} |")
     return "\n".join(lines) + "\n" if len(lines) > 3 else ""
 
 
+def latencies():
+    if not LATENCIES.exists():
+        return ""
+    lines = [
+        "\n## Latency, one thread, pruned against original in turns\n",
+        "| model | batch | interpreter, ms | | engine, ms | |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    rows = {(row["name"], row["batch"], row["engine"]): row for row in json.loads(LATENCIES.read_text())}
+    for name, batch in dict.fromkeys((name, batch) for name, batch, _ in rows):
+        cells = []
+        for engine in (False, True):
+            row = rows.get((name, batch, engine))
+            if row is None:
+                cells += ["", ""]
+                continue
+            ratio = row["before_ms"] / row["after_ms"]
+            cells += [f"{row['before_ms']:.2f} -> {row['after_ms']:.2f}", f"{ratio:.2f} x" + (", not faster" if ratio < 1.05 else "")]
+        lines.append(f"| {name} | {batch} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def write():
-    PAGE.write("".join(table.text(PAGE) for table in TABLES) + costs())
+    PAGE.write("".join(table.text(PAGE) for table in TABLES) + latencies() + costs())
 
 
 if __name__ == "__main__":
-    PAGE.main(__doc__, write)
+    if sys.argv[1:] == ["latency"]:
+        latency()
+    else:
+        PAGE.main(__doc__, write)
