@@ -2,7 +2,9 @@
 
 #include "compress/budget/channel_cost.h"
 
+#include "compress/budget/latency.h"
 #include "compress/budget/macs.h"
+#include "compress/error.h"
 
 #include <c10/core/ScalarType.h>
 
@@ -60,6 +62,25 @@ ChannelCost saving_of(const Model& model, const ChannelGroups& groups, const Cha
   ChannelSet one = none;
   groups.add(one, group.units.front());
   return cost_without(model, groups, none) - cost_without(model, groups, one);
+}
+
+double limited_by(Budget::Kind kind, const ChannelCost& cost) {
+  COMPRESS_CHECK(kind != Budget::Kind::kLatency, "a latency is measured, not counted");
+  if (kind == Budget::Kind::kParameters) return static_cast<double>(cost.parameters);
+  if (kind == Budget::Kind::kBytes) return static_cast<double>(cost.bytes);
+  if (cost.macs) return *cost.macs;
+  throw Error(ErrorCode::kUnsupported, "the multiply-accumulates of this model are not known",
+              "budget", "set a budget of parameters or bytes");
+}
+
+double limited_by(Budget::Kind kind, const Model& model) {
+  if (kind == Budget::Kind::kLatency) {
+    LatencyOptions options;
+    options.seconds = 0.2;
+    return measure_latency({&model}, options)[0].median_ms;
+  }
+  const ChannelGroups groups = analyse(model);
+  return limited_by(kind, cost_without(model, groups, groups.none()));
 }
 
 }  // namespace compress

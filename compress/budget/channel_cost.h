@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "compress/budget/budget.h"
 #include "compress/graph/channels.h"
 #include "compress/model.h"
 
@@ -24,5 +25,11 @@ ChannelCost cost_without(const Model& model, const ChannelGroups& groups, const 
 /// What the group's first unit saves when it goes alone. Two that go together save less than twice
 /// as much, as each makes the other's rows shorter.
 ChannelCost saving_of(const Model& model, const ChannelGroups& groups, const ChannelGroup& group);
+
+/// What a budget of that kind limits, of a cost that was counted; not of a latency. Throws
+/// Error(kUnsupported) if the multiply-accumulates are not known.
+double limited_by(Budget::Kind kind, const ChannelCost& cost);
+/// The same of a model as it is; a latency is measured for a fifth of a second.
+double limited_by(Budget::Kind kind, const Model& model);
 
 }  // namespace compress

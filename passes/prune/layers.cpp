@@ -6,7 +6,6 @@
 
 #include "compress/budget/budget.h"
 #include "compress/budget/channel_cost.h"
-#include "compress/budget/latency.h"
 #include "compress/calibrate/statistics.h"
 #include "compress/graph/interpreter.h"
 #include "compress/pass.h"
@@ -119,21 +118,6 @@ std::vector<double> change_scores(const Model& model, const std::vector<Residual
   return moved;
 }
 
-double cost(const Model& model, Budget::Kind kind) {
-  if (kind == Budget::Kind::kLatency) {
-    LatencyOptions options;
-    options.seconds = 0.2;
-    return measure_latency({&model}, options)[0].median_ms;
-  }
-  const ChannelGroups groups = analyse(model);
-  const ChannelCost costs = cost_without(model, groups, groups.none());
-  if (kind == Budget::Kind::kParameters) return static_cast<double>(costs.parameters);
-  if (kind == Budget::Kind::kBytes) return static_cast<double>(costs.bytes);
-  if (costs.macs) return *costs.macs;
-  throw Error(ErrorCode::kUnsupported, "the multiply-accumulates of this model are not known",
-              "budget", "set a budget of parameters or bytes");
-}
-
 }  // namespace
 
 class PruneLayers final : public PassWith<PruneLayersOptions> {
@@ -151,7 +135,7 @@ class PruneLayers final : public PassWith<PruneLayersOptions> {
 
   Change run(Model& model, const Options& options, PassContext& context) const override {
     const c10::NoGradGuard no_grad;
-    const double full = cost(model, options.budget.kind);
+    const double full = limited_by(options.budget.kind, model);
     const double target = options.budget.amount * (options.budget.is_share() ? full : 1);
     require_reachable(model, options, full, target);
     const std::vector<at::Tensor> wanted = outputs(model, context.calibration());
@@ -179,7 +163,7 @@ class PruneLayers final : public PassWith<PruneLayersOptions> {
       context.message(fmt::format("{} is left out", least->name));
       skip_block(model, *least);
       ++removed;
-      now = cost(model, options.budget.kind);
+      now = limited_by(options.budget.kind, model);
     }
     context.count("blocks_removed", removed);
     context.measure("cost_kept", now / full);
@@ -227,7 +211,7 @@ class PruneLayers final : public PassWith<PruneLayersOptions> {
          blocks = removable(bare, options)) {
       skip_block(bare, blocks.back());
     }
-    const double least = cost(bare, options.budget.kind);
+    const double least = limited_by(options.budget.kind, bare);
     if (least <= target) return;
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("the budget cannot be reached: without all {} blocks that can be left "

@@ -3,8 +3,6 @@
 #include "passes/structured/channel_pruner.h"
 
 #include "compress/budget/channel_cost.h"
-#include "compress/budget/latency.h"
-#include "compress/error.h"
 #include "compress/graph/compact.h"
 #include "compress/weight.h"
 
@@ -17,14 +15,6 @@
 namespace compress {
 namespace {
 
-constexpr double kLatencySeconds = 0.2;
-
-double latency_of(const Model& model) {
-  LatencyOptions options;
-  options.seconds = kLatencySeconds;
-  return measure_latency({&model}, options)[0].median_ms;
-}
-
 std::vector<int64_t> all_indices(int64_t size) {
   std::vector<int64_t> indices(static_cast<size_t>(size));
   std::iota(indices.begin(), indices.end(), 0);
@@ -35,12 +25,6 @@ void keep(std::vector<int64_t>& indices, const std::vector<int64_t>& of_them) {
   std::vector<int64_t> left;
   for (const int64_t index : of_them) left.push_back(indices.at(static_cast<size_t>(index)));
   indices = std::move(left);
-}
-
-double macs_of(const ChannelCost& cost) {
-  if (cost.macs) return *cost.macs;
-  throw Error(ErrorCode::kUnsupported, "the multiply-accumulates of this model are not known",
-              "budget", "set a budget of parameters or bytes");
 }
 
 }  // namespace
@@ -79,17 +63,9 @@ double ChannelPruner::cost(const ChannelGroups& groups, const ChannelSet& set) c
   if (options_.budget.kind == Budget::Kind::kLatency) {
     Model trial = model_.clone(false);
     remove(trial, analyse(trial), set);  // the same classes: an analysis depends on the graph alone
-    return latency_of(trial);
+    return limited_by(Budget::Kind::kLatency, trial);
   }
-  const ChannelCost costs = cost_without(model_, groups, set);
-  switch (options_.budget.kind) {
-    case Budget::Kind::kMacs:
-      return macs_of(costs);
-    case Budget::Kind::kParameters:
-      return static_cast<double>(costs.parameters);
-    default:
-      return static_cast<double>(costs.bytes);
-  }
+  return limited_by(options_.budget.kind, cost_without(model_, groups, set));
 }
 
 CostMeter ChannelPruner::meter(const ChannelGroups& groups, double progress) const {
@@ -156,7 +132,7 @@ void ChannelPruner::report(PassContext& context) const {
   context.measure("parameters_kept", static_cast<double>(costs.parameters) / costs_.parameters);
   if (costs.macs && costs_.macs > 0) context.measure("macs_kept", *costs.macs / costs_.macs);
   if (options_.budget.kind == Budget::Kind::kLatency) {
-    context.measure("latency_ms", latency_of(model_));
+    context.measure("latency_ms", limited_by(Budget::Kind::kLatency, model_));
     context.measure("latency_ms_before", costs_.full);
   }
   if (options_.budget.kind == Budget::Kind::kBytes)
