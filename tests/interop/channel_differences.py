@@ -4,7 +4,7 @@ ATTENTION = "attention: Torch-Pruning couples queries, keys and values channel b
 FUSED = "a fused layer of queries, keys and values: Torch-Pruning cuts its rows as if they were one list; Lathe cuts all three parts alike"
 MODULE = "nn.MultiheadAttention: Torch-Pruning cuts its inside only with the residual stream; Lathe offers heads and their offsets by themselves"
 GROUPED = "grouped convolutions: both cut the same offset in every group, Lathe offers whole groups, too"
-SLOW = "Torch-Pruning does not finish within 15 s"
+SLOW = "Torch-Pruning does not finish within 20 s of processor time"
 STOPS = "Torch-Pruning divides by zero in its analysis"
 RECURRENT = "Torch-Pruning begins at convolutions, linear layers and LSTMs, and finds no columns of an embedding"
 TRANSPOSED = "Torch-Pruning takes a transposition for an element-wise operator, so that tokens and channels are one"
@@ -31,7 +31,7 @@ DIFFERENCES = {
     "swin": SLOW,
     "swin_v2": SLOW,
     "maxvit": SLOW,
-    "resnest14": SLOW,
+    "resnest14": "split attention: Torch-Pruning also cuts the layer that makes the weights of both halves by itself",
     "llama_gqa": SLOW,
     "qwen2": SLOW,
     "gemma": SLOW,
