@@ -232,8 +232,8 @@ class QatHook final : public TrainingHook {
   void set_observers(Model& model, bool observing, bool rounding) {
     for (const Node* observer : observers_) {
       const auto set = [&](size_t argument, bool on) {
-        at::Tensor flag = model.tensor(observer->arguments()[argument].value()->name());
-        flag.fill_(on ? 1 : 0);
+        const std::string& flag = observer->arguments()[argument].value()->name();
+        model.tensor(flag).fill_(on ? 1 : 0);
       };
       set(1, observing);
       set(2, rounding);
