@@ -12,7 +12,6 @@
 #include "passes/structured/unit_index.h"
 
 #include <algorithm>
-#include <set>
 
 namespace compress {
 
@@ -84,6 +83,10 @@ class PruneHeads final : public PassWith<PruneHeadsOptions> {
       eligible[g] = eligible[g] && heads[g];
       if (!eligible[g]) continue;
       for (const ChannelUnit& unit : groups.groups()[g].units) units.push_back(&unit);
+    }
+    if (units.empty()) {
+      throw Error(ErrorCode::kInvalidArgument, "the selected layers make no heads", "where",
+                  "select the projections of an attention");
     }
     if (!context.begin("heads")) return Change::kNone;
     const auto left = [&](const ChannelSet& set) {

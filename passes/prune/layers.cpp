@@ -21,7 +21,6 @@
 #include <cmath>
 #include <limits>
 #include <map>
-#include <set>
 
 namespace compress {
 

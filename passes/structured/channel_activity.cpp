@@ -36,7 +36,7 @@ bool is_nonlinear(const Node& node) {
 }
 
 // Channels of images stand in dimension 1, of sequences in the last.
-int64_t channel_dim(int64_t rank) { return rank == 4 || rank == 3 + 2 ? 1 : rank - 1; }
+int64_t channel_dim(int64_t rank) { return rank == 4 || rank == 5 ? 1 : rank - 1; }
 
 struct Site {
   const Value* value;

@@ -44,8 +44,6 @@ class ChannelPruner {
                 const std::optional<Costs>& costs = std::nullopt);
   const Costs& costs() const { return costs_; }
 
-  /// Which groups may go at all, beside what the options say; by default any.
-  std::function<bool(const ChannelGroups&, const ChannelGroup&)> may_go;
   BeforeRemoval before_removal;
 
   /// Removes as many channels as it takes to come `progress` (0 to 1) of the way to the budget.

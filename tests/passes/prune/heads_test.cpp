@@ -43,6 +43,12 @@ TEST(PruneHeads, LeavesOneOfEachAttention) {
   EXPECT_EQ(result.steps.at(0).counts.at("heads_removed"), 6);
 }
 
+TEST(PruneHeads, RefusesLayersThatMakeNoHeads) {
+  Model model = zoo::build("nanogpt{layers=2,heads=4,width=32,context=16}");
+  EXPECT_THAT(refusal("prune.heads{where=*mlp.c_fc*}", model),
+              HasSubstr("the selected layers make no heads"));
+}
+
 TEST(PruneHeads, RefusesANetworkWithoutAttention) {
   Model model = zoo::build("lenet5");
   EXPECT_THAT(refusal("prune.heads", model), HasSubstr("no attention whose heads can go"));
