@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 namespace compress::engine {
 namespace {
@@ -83,7 +84,7 @@ bool Lowering::take(const Node& next, Chain& chain) {
     return true;
   }
   if (is_plain_add(next)) return take_sum(next, chain);
-  const std::optional<Grid> grid = eight_bit_ ? grid_of(next) : std::nullopt;
+  const std::optional<Grid> grid = arithmetic_.eight_bit ? grid_of(next) : std::nullopt;
   return grid && chain.integers && take_quantizer(next, *grid, chain);
 }
 
@@ -185,7 +186,17 @@ bool Lowering::make_available(const Value* value) {
   return slots_.contains(value) || pending_values_.contains(value);
 }
 
-std::optional<Affine> Lowering::integer_weights(const Node& layer, const Grid& source) const {
+// Without wide sums a kernel multiplies unsigned codes by signed ones and adds two neighbouring
+// products in sixteen bits, saturated (vpmaddubsw); it scales weights of signed codes, which rounds.
+bool Lowering::sums_fit(const at::Tensor& codes, const Grid& source) {
+  if (arithmetic_.wide_sums) return true;
+  const int64_t largest = codes.abs().max().item<int64_t>();
+  const bool fit = source.dtype() == c10::kByte && 2 * largest * source.high <= INT16_MAX;
+  if (!fit) ++program_.layers_of_narrow_sums;
+  return fit;
+}
+
+std::optional<Affine> Lowering::integer_weights(const Node& layer, const Grid& source) {
   const auto found = weight_of_.find(&layer);
   if (found == weight_of_.end() || !found->second->is_quantized()) return std::nullopt;
   const Weight& weight = *found->second;
@@ -198,6 +209,7 @@ std::optional<Affine> Lowering::integer_weights(const Node& layer, const Grid& s
   const at::Tensor codes =
       unpack_codes(quantized.fields, quantized.bits, quantized.columns()).to(at::kInt) -
       quantized.offset();
+  if (!sums_fit(codes, source)) return std::nullopt;
   Affine affine;
   affine.weight = from_matrix(codes, quantized.sizes, quantized.channel_dim);
   if (const at::Tensor mask = weight.mask(); mask.defined()) affine.weight = affine.weight * mask;

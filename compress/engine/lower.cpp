@@ -31,10 +31,9 @@ std::unordered_set<const Value*> find_constants(const Graph& graph) {
 
 }  // namespace
 
-Lowering::Lowering(const Model& model, bool eight_bit, c10::ScalarType float_type)
+Lowering::Lowering(const Model& model, const Arithmetic& arithmetic)
     : model_(model),
-      eight_bit_(eight_bit),
-      float_type_(float_type),
+      arithmetic_(arithmetic),
       uses_(model.graph()),
       weights_(weights(model)) {
   for (const Weight& weight : weights_) {
@@ -106,8 +105,8 @@ bool Lowering::lower_by_kernel(const Node& node) {
          lower_concat(node);
 }
 
-Program lower(const Model& model, bool eight_bit, c10::ScalarType float_type) {
-  return Lowering(model, eight_bit, float_type).run();
+Program lower(const Model& model, const Arithmetic& arithmetic) {
+  return Lowering(model, arithmetic).run();
 }
 
 }  // namespace compress::engine

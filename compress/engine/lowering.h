@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "compress/engine/lower.h"
 #include "compress/engine/program.h"
 #include "compress/weight.h"
 
@@ -19,13 +20,11 @@ namespace compress::engine {
 ///
 /// A layer takes along what follows it while nothing else reads the value in between: batch norm
 /// into its weights, activations, the sum of a residual connection, and the quantizer behind them.
-/// Values behind `aten::fake_quantize_per_tensor_affine` are kept as eight-bit codes if
-/// `eight_bit`; layers that read such a value and have symmetric codes for a weight compute on
-/// integers. Everything else is of `float_type` (float or bfloat16); operators without a kernel run
-/// through LibTorch in float.
+/// Layers that read codes and have symmetric codes for a weight compute on integers; operators
+/// without a kernel run through LibTorch in float.
 class Lowering {
  public:
-  Lowering(const Model& model, bool eight_bit, c10::ScalarType float_type);
+  Lowering(const Model& model, const Arithmetic& arithmetic);
   Program run();
 
  private:
@@ -70,7 +69,8 @@ class Lowering {
   bool make_available(const Value* value);
   bool depends_on_chain(const Value* value) const;
   std::optional<Grid> grid_behind(const Value* value) const;
-  std::optional<Affine> integer_weights(const Node& layer, const Grid& source) const;
+  bool sums_fit(const at::Tensor& codes, const Grid& source);
+  std::optional<Affine> integer_weights(const Node& layer, const Grid& source);
   Step layer_step(const Node& layer, Affine affine, Chain& chain, bool padded);
   void emit_layer(Step step, const Chain& chain);
 
@@ -84,7 +84,7 @@ class Lowering {
                   bool channels_last, std::optional<Grid> grid = std::nullopt);
   size_t output_slot(const Value* value, std::optional<Grid> grid, bool channels_last);
   size_t alias_slot(const Value* value, size_t slot, bool channels_last);
-  /// The value as floats (`float_type_`), in channels-last order if it has four dimensions and
+  /// The value as floats (of `Arithmetic::float_type`), in channels-last order if it has four dimensions and
   /// `channels_last`.
   size_t as_float(const Value* value, bool channels_last = true);
   /// The slot's codes or floats, in channels-last order if they have four dimensions.
@@ -99,8 +99,7 @@ class Lowering {
   bool wants_channels_last(const Value* value) const;
 
   const Model& model_;
-  const bool eight_bit_;
-  const c10::ScalarType float_type_;
+  const Arithmetic arithmetic_;
   const UseMap uses_;
   const std::vector<Weight> weights_;
   std::unordered_map<const Node*, const Weight*> weight_of_;

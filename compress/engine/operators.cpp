@@ -234,7 +234,7 @@ bool Lowering::lower_view(const Node& node) {
 }
 
 bool Lowering::lower_quantizer(const Node& node) {
-  const std::optional<Grid> grid = eight_bit_ ? grid_of(node) : std::nullopt;
+  const std::optional<Grid> grid = arithmetic_.eight_bit ? grid_of(node) : std::nullopt;
   if (!grid) return false;
   const size_t source = slot_of(node.arguments()[0].value());
   const bool is_on_it = program_.slots[source].grid == grid;

@@ -69,6 +69,14 @@ std::vector<Lifetime> lifetimes_of(const Program& program) {
   return lifetimes;
 }
 
+// Whether oneDNN uses this instruction set; it names those of x86 only, others count as complete.
+bool has_isa(dnnl::cpu_isa wanted) {
+  const auto bits = static_cast<unsigned>(wanted);
+  const auto present = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+  const bool x86 = present != static_cast<unsigned>(dnnl::cpu_isa::isa_default);
+  return !x86 || (present & bits) == bits;
+}
+
 std::string slot_text(const Slot& slot) {
   return fmt::format("{}[{}]", dtype_name(slot.dtype), fmt::join(slot.sizes, ","));
 }
@@ -228,6 +236,14 @@ std::string Plan::State::step_text(size_t index) const {
 bool has_engine() { return true; }
 void require_engine() {}
 
+bool has_wide_integer_sums() {
+  return has_isa(dnnl::cpu_isa::avx2_vnni) || has_isa(dnnl::cpu_isa::avx512_core_vnni);
+}
+
+bool has_bfloat16_kernels() {
+  return has_isa(dnnl::cpu_isa::avx2_vnni_2) || has_isa(dnnl::cpu_isa::avx512_core);
+}
+
 Plan::Plan(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Plan::Plan(Plan&&) noexcept = default;
 Plan& Plan::operator=(Plan&&) noexcept = default;
@@ -264,11 +280,17 @@ std::vector<at::Tensor> Plan::run(const std::vector<at::Tensor>& inputs) {
 std::string Plan::text() const {
   std::string text;
   for (size_t i = 0; i < state_->program.steps.size(); ++i) text += state_->step_text(i);
-  return text +
-         fmt::format(
-             "{} steps, {} threads; values {} bytes, scratchpad {} bytes, weights {} bytes\n",
-             state_->program.steps.size(), state_->threads, state_->layout.bytes,
-             state_->scratch_bytes, state_->weight_bytes);
+  text += fmt::format(
+      "{} steps, {} threads; values {} bytes, scratchpad {} bytes, weights {} bytes\n",
+      state_->program.steps.size(), state_->threads, state_->layout.bytes, state_->scratch_bytes,
+      state_->weight_bytes);
+  if (const int64_t layers = state_->program.layers_of_narrow_sums; layers > 0) {
+    text += fmt::format(
+        "{} layers of eight-bit codes compute in float: this processor (no VNNI) adds products of "
+        "codes in 16 bits, which would overflow\n",
+        layers);
+  }
+  return text;
 }
 
 int64_t Plan::arena_bytes() const { return state_->layout.bytes; }
@@ -284,14 +306,19 @@ Plan plan(const Model& model, const std::vector<at::Tensor>& inputs, const PlanO
                 fmt::format("the engine runs on the CPU, the model is on {}", model.device().str()),
                 {}, "move the model to the CPU");
   }
+  const bool bfloat16 = options.precision == EnginePrecision::kBfloat16;
+  if (bfloat16 && !has_bfloat16_kernels()) {
+    throw Error(ErrorCode::kUnsupported, "oneDNN has no bfloat16 kernels for this processor", {},
+                "plan in the graph's precision or in float");
+  }
   const at::NoGradGuard no_grad;
   auto state = std::make_unique<Plan::State>();
   state->threads = options.threads > 0 ? options.threads : at::get_num_threads();
   const ThreadGuard threads(state->threads);
   const Model fixed = specialize(model, inputs);
-  const bool bfloat16 = options.precision == EnginePrecision::kBfloat16;
-  state->program = lower(fixed, options.precision != EnginePrecision::kFloat,
-                         bfloat16 ? c10::kBFloat16 : c10::kFloat);
+  state->program = lower(fixed, {.eight_bit = options.precision != EnginePrecision::kFloat,
+                                 .float_type = bfloat16 ? c10::kBFloat16 : c10::kFloat,
+                                 .wide_sums = has_wide_integer_sums()});
   state->build();
   return Plan(std::move(state));
 }

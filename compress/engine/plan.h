@@ -38,6 +38,13 @@ struct PlanOptions {
 bool has_engine();
 /// Throws Error(kUnsupported), which says how to get it, if it has not.
 void require_engine();
+/// Whether the processor adds up products of eight-bit codes in 32 bits (VNNI on x86). Where it has
+/// no such instruction, layers whose sums could overflow 16 bits are planned in float: a source of
+/// signed codes, or weights of more than seven bits.
+bool has_wide_integer_sums();
+/// Whether there are bfloat16 kernels for this processor (x86: AVX-512, or AVX2-VNNI-2). Without
+/// them `plan` throws Error(kUnsupported) for that precision.
+bool has_bfloat16_kernels();
 
 /// A network ready to run. Not safe for use by two threads at once.
 class Plan {

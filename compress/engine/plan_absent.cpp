@@ -17,6 +17,8 @@ void require_engine() {
 }
 
 bool has_engine() { return false; }
+bool has_wide_integer_sums() { return false; }
+bool has_bfloat16_kernels() { return false; }
 
 namespace {
 

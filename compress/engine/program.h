@@ -151,6 +151,8 @@ struct Program {
   std::vector<Buffer> buffers;
   std::vector<Step> steps;
   std::vector<size_t> inputs;  ///< slots of the graph's inputs
+  /// Layers in float because their sums of codes could overflow (Arithmetic::wide_sums).
+  int64_t layers_of_narrow_sums = 0;
 
   struct Result {
     std::optional<size_t> slot;

@@ -13,7 +13,7 @@ if(LATHE_ENGINE AND NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
 elseif(LATHE_ENGINE)
   # Of a wheel: <environment>/lib/python3.x/site-packages/torch.
   cmake_path(SET lathe_torch_environment NORMALIZE "${lathe_torch_root}/../../../..")
-  find_package(dnnl 3.0 CONFIG QUIET HINTS "${lathe_torch_environment}")
+  find_package(dnnl 3.1 CONFIG QUIET HINTS "${lathe_torch_environment}")
   if(dnnl_FOUND)
     set(LATHE_HAS_ONEDNN ON)
     message(STATUS "oneDNN: ${dnnl_DIR}")
