@@ -114,24 +114,32 @@ at::Tensor layer_input_matrix(const Node& layer, const at::Tensor& input) {
   return patches(batched(input, window), window);
 }
 
-void Gram::add(const Node& layer, const at::Tensor& input) {
-  const at::Tensor values = input.detach().to(at::kFloat);
-  const auto accumulate = [&](const at::Tensor& matrix) {
-    const at::Tensor products = at::bmm(matrix.transpose(1, 2), matrix).to(at::kDouble);
+void Gram::add(const Node& layer, const at::Tensor& input) { add(layer, input, input); }
+
+void Gram::add(const Node& layer, const at::Tensor& left, const at::Tensor& input) {
+  const bool same = left.is_same(input);
+  const auto accumulate = [&](const at::Tensor& z, const at::Tensor& x) {
+    const at::Tensor products = at::bmm(z.transpose(1, 2), x).to(at::kDouble);
     sum = sum.defined() ? sum.add_(products) : products;
-    rows += matrix.size(1);
+    rows += x.size(1);
   };
+  const at::Tensor values = input.detach().to(at::kFloat);
+  const at::Tensor left_values = same ? values : left.detach().to(at::kFloat);
   if (!is_conv(layer)) {
-    accumulate(layer_input_matrix(layer, values));
+    accumulate(layer_input_matrix(layer, left_values), layer_input_matrix(layer, values));
     return;
   }
   const Window window = window_of(layer);
-  const at::Tensor samples = batched(values, window);
+  const at::Tensor samples = batched(values, window), left_samples = batched(left_values, window);
   int64_t copies = 1;
   for (const int64_t size : window.kernel) copies *= size;
   const int64_t bytes = samples[0].numel() * copies * static_cast<int64_t>(sizeof(float));
   const int64_t chunk = std::max<int64_t>(1, kChunkBytes / std::max<int64_t>(1, bytes));
-  for (const at::Tensor& part : samples.split(chunk)) accumulate(patches(part, window));
+  for (int64_t first = 0; first < samples.size(0); first += chunk) {
+    const int64_t count = std::min(chunk, samples.size(0) - first);
+    const at::Tensor x = patches(samples.narrow(0, first, count), window);
+    accumulate(same ? x : patches(left_samples.narrow(0, first, count), window), x);
+  }
 }
 
 at::Tensor Gram::mean() const { return sum / static_cast<double>(std::max<int64_t>(rows, 1)); }

@@ -31,6 +31,8 @@ struct Gram {
   at::Tensor sum;
   int64_t rows = 0;
   void add(const Node& layer, const at::Tensor& input);
+  /// Products z x^T of the rows of two inputs, z those of `left`; of one size.
+  void add(const Node& layer, const at::Tensor& left, const at::Tensor& input);
   at::Tensor mean() const;
 };
 

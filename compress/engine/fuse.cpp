@@ -187,7 +187,8 @@ bool Lowering::make_available(const Value* value) {
 }
 
 // Without wide sums a kernel multiplies unsigned codes by signed ones and adds two neighbouring
-// products in sixteen bits, saturated (vpmaddubsw); it scales weights of signed codes, which rounds.
+// products in sixteen bits, saturated (vpmaddubsw); it scales weights of signed codes, which
+// rounds.
 bool Lowering::sums_fit(const at::Tensor& codes, const Grid& source) {
   if (arithmetic_.wide_sums) return true;
   const int64_t largest = codes.abs().max().item<int64_t>();

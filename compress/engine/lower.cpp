@@ -32,10 +32,7 @@ std::unordered_set<const Value*> find_constants(const Graph& graph) {
 }  // namespace
 
 Lowering::Lowering(const Model& model, const Arithmetic& arithmetic)
-    : model_(model),
-      arithmetic_(arithmetic),
-      uses_(model.graph()),
-      weights_(weights(model)) {
+    : model_(model), arithmetic_(arithmetic), uses_(model.graph()), weights_(weights(model)) {
   for (const Weight& weight : weights_) {
     for (const WeightUse& use : weight.uses()) weight_of_.emplace(use.layer, &weight);
   }

@@ -84,8 +84,8 @@ class Lowering {
                   bool channels_last, std::optional<Grid> grid = std::nullopt);
   size_t output_slot(const Value* value, std::optional<Grid> grid, bool channels_last);
   size_t alias_slot(const Value* value, size_t slot, bool channels_last);
-  /// The value as floats (of `Arithmetic::float_type`), in channels-last order if it has four dimensions and
-  /// `channels_last`.
+  /// The value as floats (of `Arithmetic::float_type`), in channels-last order if it has four
+  /// dimensions and `channels_last`.
   size_t as_float(const Value* value, bool channels_last = true);
   /// The slot's codes or floats, in channels-last order if they have four dimensions.
   size_t in_order(size_t slot, bool channels_last);

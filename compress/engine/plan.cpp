@@ -280,10 +280,10 @@ std::vector<at::Tensor> Plan::run(const std::vector<at::Tensor>& inputs) {
 std::string Plan::text() const {
   std::string text;
   for (size_t i = 0; i < state_->program.steps.size(); ++i) text += state_->step_text(i);
-  text += fmt::format(
-      "{} steps, {} threads; values {} bytes, scratchpad {} bytes, weights {} bytes\n",
-      state_->program.steps.size(), state_->threads, state_->layout.bytes, state_->scratch_bytes,
-      state_->weight_bytes);
+  text +=
+      fmt::format("{} steps, {} threads; values {} bytes, scratchpad {} bytes, weights {} bytes\n",
+                  state_->program.steps.size(), state_->threads, state_->layout.bytes,
+                  state_->scratch_bytes, state_->weight_bytes);
   if (const int64_t layers = state_->program.layers_of_narrow_sums; layers > 0) {
     text += fmt::format(
         "{} layers of eight-bit codes compute in float: this processor (no VNNI) adds products of "

@@ -45,7 +45,9 @@ size_t Lowering::new_slot(const std::string& name, std::vector<int64_t> sizes,
 
 size_t Lowering::output_slot(const Value* value, std::optional<Grid> grid, bool channels_last) {
   const c10::ScalarType type = value->type.dtype.value();
-  const c10::ScalarType dtype = grid ? grid->dtype() : type == c10::kFloat ? arithmetic_.float_type : type;
+  const c10::ScalarType dtype = grid                  ? grid->dtype()
+                                : type == c10::kFloat ? arithmetic_.float_type
+                                                      : type;
   const size_t slot = new_slot(value->name(), sizes_of(value), dtype,
                                channels_last && value->type.sizes->size() == 4, grid);
   bind(value, slot);
@@ -93,19 +95,21 @@ size_t Lowering::in_order(size_t slot, bool channels_last) {
 
 size_t Lowering::as_float(const Value* value, bool channels_last) {
   const size_t slot = slot_of(value);
-  return reordered(slot, channels_last && program_.slots[slot].sizes.size() == 4, arithmetic_.float_type,
-                   std::nullopt);
+  return reordered(slot, channels_last && program_.slots[slot].sizes.size() == 4,
+                   arithmetic_.float_type, std::nullopt);
 }
 
 // Codes of a slot's values; what a grid of fewer than eight bits cannot hold is clipped first.
 size_t Lowering::quantized(size_t slot, const Grid& grid, const std::string& name) {
   if (program_.slots[slot].grid && !grid.fills_dtype()) {
-    slot = reordered(slot, program_.slots[slot].channels_last, arithmetic_.float_type, std::nullopt);
+    slot =
+        reordered(slot, program_.slots[slot].channels_last, arithmetic_.float_type, std::nullopt);
   }
   const bool channels_last = program_.slots[slot].sizes.size() == 4;
   if (!grid.fills_dtype()) {
     slot = reordered(slot, channels_last, arithmetic_.float_type, std::nullopt);
-    const size_t clipped = new_slot(name, program_.slots[slot].sizes, arithmetic_.float_type, channels_last);
+    const size_t clipped =
+        new_slot(name, program_.slots[slot].sizes, arithmetic_.float_type, channels_last);
     emit({Elementwise{},
           name,
           {slot},

@@ -8,15 +8,12 @@
 #include "passes/prune/keep_largest.h"
 #include "passes/prune/prune_layer.h"
 #include "passes/second_order/prune_exactly.h"
+#include "passes/second_order/second_order_options.h"
 
 namespace compress {
 
-struct PruneObcOptions {
+struct PruneObcOptions : SecondOrderOptions, NOfMOptions {
   double sparsity = 0.5;
-  int64_t n = 0;
-  int64_t m = 0;
-  double damping = 0.01;
-  Selector where = Selector::weights();
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -24,17 +21,10 @@ struct PruneObcOptions {
           "Share of each selected weight to zero, those that are zeroed already included; its "
           "outputs get different shares. Has no effect with `m`.")
         .range(0, 1);
-    field("n", n, "With `m`: how many weights of each run stay, at most.").range(0, 1024);
-    field("m", m, "Length of a run along the input channels; 0 for zeros anywhere.").range(0, 1024);
-    field("damping", damping,
-          "Share of the mean diagonal that is added to the diagonal of the inputs' Gram matrix; "
-          "raised tenfold where that is not enough, and a message says so.")
-        .range(0, 1);
-    field("where", where,
-          "The weights to prune; those that have no input matrix (embeddings, recurrent layers) "
-          "are left alone, and a message says so.");
+    visit_n_of_m(field);
+    visit_common(field);
   }
-  void validate(Problems& problems) const { validate_n_of_m(n, m, problems); }
+  void validate(Problems& problems) const { validate_n_of_m(problems); }
 };
 
 class PruneObc final : public PassWith<PruneObcOptions> {
@@ -54,7 +44,8 @@ class PruneObc final : public PassWith<PruneObcOptions> {
       return unless_prunable(weight, options.m);
     };
     for_each_calibrated_layer(
-        model, options.where, context, LayerInputs::kGram, leave_alone, [&](auto& layer) {
+        model, options.where, context, options.target, options.damping, leave_alone,
+        [&](auto& layer) {
           const Weight& weight = layer.weight;
           PruneColumns how;
           how.zeros = weight.elements() - kept_count(weight.elements(), options.sparsity);

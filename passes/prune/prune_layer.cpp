@@ -18,7 +18,7 @@ std::string unless_prunable(const Weight& weight, int64_t m) {
   return weight.stored() ? "" : "it is computed from other tensors";
 }
 
-void validate_n_of_m(int64_t n, int64_t m, Problems& problems) {
+void NOfMOptions::validate_n_of_m(Problems& problems) const {
   if ((n > 0) != (m > 0)) problems.add("n", "n and m go together", "say both, such as 2 and 4");
   if (n > m) problems.add("n", fmt::format("{} of {} cannot stay", n, m), "n is at most m");
 }

@@ -19,8 +19,19 @@ int64_t input_channels(const Weight& weight);
 /// Why a weight cannot be pruned to n of `m` (0: anywhere), as the end of a sentence, or empty.
 std::string unless_prunable(const Weight& weight, int64_t m);
 
-/// Rules between `n` and `m`: both or neither, and n of m can stay.
-void validate_n_of_m(int64_t n, int64_t m, Problems& problems);
+/// Base of the options structs of passes that prune anywhere or n of m.
+struct NOfMOptions {
+  int64_t n = 0;
+  int64_t m = 0;
+
+  template <class Visitor>
+  void visit_n_of_m(Visitor& field) {
+    field("n", n, "With `m`: how many weights of each run stay, at most.").range(0, 1024);
+    field("m", m, "Length of a run along the input channels; 0 for zeros anywhere.").range(0, 1024);
+  }
+  /// Both or neither, and n of m can stay.
+  void validate_n_of_m(Problems& problems) const;
+};
 
 /// Edits layers and adds up what was done.
 class LayerPruner {

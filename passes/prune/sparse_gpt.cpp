@@ -9,6 +9,7 @@
 #include "passes/prune/keep_largest.h"
 #include "passes/prune/prune_layer.h"
 #include "passes/second_order/allocate_zeros.h"
+#include "passes/second_order/second_order_options.h"
 
 #include <fmt/format.h>
 
@@ -20,14 +21,10 @@ namespace compress {
 enum class Allocation { kUniform, kLayerwise };
 inline std::vector<std::string_view> option_names(Allocation) { return {"uniform", "layerwise"}; }
 
-struct PruneSparseGptOptions {
+struct PruneSparseGptOptions : SecondOrderOptions, NOfMOptions {
   double sparsity = 0.5;
   Allocation allocation = Allocation::kUniform;
-  int64_t n = 0;
-  int64_t m = 0;
   int64_t block = 128;
-  double damping = 0.01;
-  Selector where = Selector::weights();
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -38,20 +35,13 @@ struct PruneSparseGptOptions {
     field("allocation", allocation,
           "Whether each weight gets the same share of zeros, or the one that keeps the sum of the "
           "layers' relative output errors least.");
-    field("n", n, "With `m`: how many weights of each run stay, at most.").range(0, 1024);
-    field("m", m, "Length of a run along the input channels; 0 for zeros anywhere.").range(0, 1024);
+    visit_n_of_m(field);
     field("block", block, "Columns whose zeros are chosen together, if they may be anywhere.")
         .range(1, 1 << 20);
-    field("damping", damping,
-          "Share of the mean diagonal that is added to the diagonal of the inputs' Gram matrix; "
-          "raised tenfold where that is not enough, and a message says so.")
-        .range(0, 1);
-    field("where", where,
-          "The weights to prune; those that have no input matrix (embeddings, recurrent layers) "
-          "are left alone, and a message says so.");
+    visit_common(field);
   }
   void validate(Problems& problems) const {
-    validate_n_of_m(n, m, problems);
+    validate_n_of_m(problems);
     if (m > 0 && allocation == Allocation::kLayerwise) {
       problems.add("allocation", "n of m leaves each weight the same share",
                    "leave out `allocation`, or `n` and `m`");
@@ -86,13 +76,15 @@ class PruneSparseGpt final : public PassWith<PruneSparseGptOptions> {
     const auto leave_alone = [&](const Weight& weight) {
       return unless_prunable(weight, options.m);
     };
-    for_each_calibrated_layer(
-        model, options.where, context, LayerInputs::kGram, leave_alone, [&](auto& layer) {
-          PruneColumns how = settings(layer.weight, options);
-          if (zeros.contains(layer.weight.name())) how.zeros = zeros.at(layer.weight.name());
-          const PrunedColumns found = prune_columns(layer.matrix, layer.gram, how, layer.keep);
-          pruner.apply(layer, found, options.damping);
-        });
+    for_each_calibrated_layer(model, options.where, context, options.target, options.damping,
+                              leave_alone, [&](auto& layer) {
+                                PruneColumns how = settings(layer.weight, options);
+                                if (zeros.contains(layer.weight.name()))
+                                  how.zeros = zeros.at(layer.weight.name());
+                                const PrunedColumns found =
+                                    prune_columns(layer.matrix, layer.gram, how, layer.keep);
+                                pruner.apply(layer, found, options.damping);
+                              });
     return pruner.finish();
   }
 

@@ -22,11 +22,9 @@ enum class WandaScope {
 };
 inline std::vector<std::string_view> option_names(WandaScope) { return {"output", "layer"}; }
 
-struct PruneWandaOptions {
+struct PruneWandaOptions : NOfMOptions {
   double sparsity = 0.5;
   WandaScope scope = WandaScope::kOutput;
-  int64_t n = 0;
-  int64_t m = 0;
   Selector where = Selector::weights();
 
   template <class Visitor>
@@ -37,13 +35,12 @@ struct PruneWandaOptions {
         .range(0, 1);
     field("scope", scope,
           "What competes: the weights of each output, or all of a layer. Has no effect with `m`.");
-    field("n", n, "With `m`: how many weights of each run stay, at most.").range(0, 1024);
-    field("m", m, "Length of a run along the input channels; 0 for zeros anywhere.").range(0, 1024);
+    visit_n_of_m(field);
     field("where", where,
           "The weights to prune; those that have no input matrix (embeddings, recurrent layers) "
           "are left alone, and a message says so.");
   }
-  void validate(Problems& problems) const { validate_n_of_m(n, m, problems); }
+  void validate(Problems& problems) const { validate_n_of_m(problems); }
 };
 
 class PruneWanda final : public PassWith<PruneWandaOptions> {

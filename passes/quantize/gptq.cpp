@@ -10,6 +10,7 @@
 #include "passes/quantize/grid.h"
 #include "passes/second_order/calibrated_layers.h"
 #include "passes/second_order/quantize_columns.h"
+#include "passes/second_order/second_order_options.h"
 
 #include <fmt/format.h>
 
@@ -18,14 +19,12 @@ namespace compress {
 enum class ColumnRange { kMinmax, kMse };
 inline std::vector<std::string_view> option_names(ColumnRange) { return {"minmax", "mse"}; }
 
-struct QuantizeGptqOptions {
+struct QuantizeGptqOptions : SecondOrderOptions {
   int bits = 4;
   Grid grid = Grid::kAffine;
   Granularity granularity = Granularity::channel();
   ColumnRange range = ColumnRange::kMse;
   bool act_order = true;
-  double damping = 0.01;
-  Selector where = Selector::weights();
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -40,13 +39,7 @@ struct QuantizeGptqOptions {
     field("act_order", act_order,
           "Round columns by falling mean square of their inputs. Groups then have the ranges of "
           "the weights as they came; otherwise those that they have when their turn comes.");
-    field("damping", damping,
-          "Share of the mean diagonal that is added to the diagonal of the inputs' Gram matrix; "
-          "raised tenfold where that is not enough, and a message says so.")
-        .range(0, 1);
-    field("where", where,
-          "The weights to quantize; those that have no input matrix (embeddings, recurrent "
-          "layers) are left alone, and a message says so.");
+    visit_common(field);
   }
 };
 
@@ -76,7 +69,8 @@ class QuantizeGptq final : public PassWith<QuantizeGptqOptions> {
                                    : std::string();
     };
     for_each_calibrated_layer(
-        model, options.where, context, LayerInputs::kGram, leave_alone, [&](auto& layer) {
+        model, options.where, context, options.target, options.damping, leave_alone,
+        [&](auto& layer) {
           Weight& weight = layer.weight;
           const ColumnCodes found = quantize_columns(layer.matrix, layer.gram, how, layer.keep);
           report(found, weight, options, context);

@@ -9,10 +9,14 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/linalg_solve.h>
 #include <ATen/ops/matmul.h>
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <optional>
+#include <utility>
 #include <vector>
 
 namespace compress {
@@ -56,6 +60,75 @@ class Grams {
   at::Tensor gram_;
 };
 
+// The model as it was before its layers were edited, run beside it.
+class Original {
+ public:
+  Original(const Model& model, const BatchSource& batches)
+      : model_(model.clone(/*deep=*/false)),
+        weights_(weights(std::as_const(model_))),
+        walk_(model_, batches) {}
+
+  // Mean of z x^T, z the inputs of the layer here, x those in the edited model.
+  at::Tensor cross_gram(const Weight& weight, const Walk& edited) {
+    const auto same = std::find_if(weights_.begin(), weights_.end(), [&](const Weight& other) {
+      return other.name() == weight.name();
+    });
+    walk_.advance(same->layer());
+    const std::vector<at::Tensor>& before = walk_.at(layer_input(*same->layer()));
+    const std::vector<at::Tensor>& now = edited.at(layer_input(*weight.layer()));
+    Gram cross;
+    for (size_t i = 0; i < now.size(); ++i) cross.add(*weight.layer(), before[i], now[i]);
+    return cross.mean();
+  }
+
+ private:
+  const Model model_;
+  const std::vector<Weight> weights_;
+  Walk walk_;
+};
+
+struct What {
+  LayerInputs inputs = LayerInputs::kGram;
+  LayerTarget target = LayerTarget::kLayer;
+  double ridge = 0;
+};
+
+void for_each_layer(Model& model, const Selector& where, PassContext& context, const What& what,
+                    const LeaveAlone& leave_alone, const EditLayer& edit) {
+  std::vector<Weight> selected = weights(model, where);
+  std::optional<Original> original;
+  if (what.target == LayerTarget::kOriginal) original.emplace(model, context.calibration());
+  Walk walk(model, context.calibration());
+  Grams grams(walk);
+  int64_t done = 0;
+  for (Weight& weight : selected) {
+    context.progress(done++, static_cast<int64_t>(selected.size()));
+    std::string reason = no_input_matrix(weight);
+    if (reason.empty() && leave_alone) reason = leave_alone(weight);
+    if (!reason.empty()) {
+      context.message(fmt::format("{}: left alone, {}", weight.name(), reason));
+      context.count("weights_left_alone");
+      continue;
+    }
+    if (!context.begin(weight.name())) break;
+    walk.advance(weight.layer());
+    const int64_t rows = weight.output_dim();
+    CalibratedLayer layer{weight, as_matrix(weight.effective(), rows).to(at::kFloat), {}, {}, {}};
+    if (what.inputs == LayerInputs::kGram) {
+      layer.gram = grams.of(*weight.layer());
+      layer.power = layer.gram.diagonal(0, 1, 2);
+    } else {
+      layer.power = input_power(*weight.layer(), walk.at(layer_input(*weight.layer())));
+    }
+    if (original) {
+      layer.matrix = weight_for_inputs(layer.matrix, layer.gram, original->cross_gram(weight, walk),
+                                       what.ridge);
+    }
+    if (weight.mask().defined()) layer.keep = as_matrix(weight.mask(), rows);
+    edit(layer);
+  }
+}
+
 }  // namespace
 
 std::string no_input_matrix(const Weight& weight) {
@@ -80,35 +153,27 @@ double relative_output_error(const at::Tensor& weight, const at::Tensor& changed
   return all > 0 ? energy(weight - changed) / all : 0;
 }
 
+at::Tensor weight_for_inputs(const at::Tensor& weight, const at::Tensor& gram,
+                             const at::Tensor& cross, double ridge) {
+  const at::Tensor rows = weight.to(at::kDouble).view({gram.size(0), -1, weight.size(1)});
+  at::Tensor system = gram.clone();
+  at::Tensor diagonal = system.diagonal(0, 1, 2);
+  diagonal += ridge * diagonal.mean({1}, /*keepdim=*/true).clamp_min(1e-30);
+  const at::Tensor change =
+      at::linalg_solve(system, at::matmul(rows, cross - gram), /*left=*/false);
+  return (rows + change).to(weight.scalar_type()).view(weight.sizes());
+}
+
 void for_each_calibrated_layer(Model& model, const Selector& where, PassContext& context,
                                LayerInputs inputs, const LeaveAlone& leave_alone,
                                const EditLayer& edit) {
-  std::vector<Weight> selected = weights(model, where);
-  Walk walk(model, context.calibration());
-  Grams grams(walk);
-  int64_t done = 0;
-  for (Weight& weight : selected) {
-    context.progress(done++, static_cast<int64_t>(selected.size()));
-    std::string reason = no_input_matrix(weight);
-    if (reason.empty() && leave_alone) reason = leave_alone(weight);
-    if (!reason.empty()) {
-      context.message(fmt::format("{}: left alone, {}", weight.name(), reason));
-      context.count("weights_left_alone");
-      continue;
-    }
-    if (!context.begin(weight.name())) break;
-    walk.advance(weight.layer());
-    const int64_t rows = weight.output_dim();
-    CalibratedLayer layer{weight, as_matrix(weight.effective(), rows).to(at::kFloat), {}, {}, {}};
-    if (inputs == LayerInputs::kGram) {
-      layer.gram = grams.of(*weight.layer());
-      layer.power = layer.gram.diagonal(0, 1, 2);
-    } else {
-      layer.power = input_power(*weight.layer(), walk.at(layer_input(*weight.layer())));
-    }
-    if (weight.mask().defined()) layer.keep = as_matrix(weight.mask(), rows);
-    edit(layer);
-  }
+  for_each_layer(model, where, context, {.inputs = inputs}, leave_alone, edit);
+}
+
+void for_each_calibrated_layer(Model& model, const Selector& where, PassContext& context,
+                               LayerTarget target, double ridge, const LeaveAlone& leave_alone,
+                               const EditLayer& edit) {
+  for_each_layer(model, where, context, {.target = target, .ridge = ridge}, leave_alone, edit);
 }
 
 bool store_matrix(Weight& weight, const at::Tensor& matrix) {

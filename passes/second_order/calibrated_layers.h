@@ -12,13 +12,15 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 namespace compress {
 
 /// A layer's weight as a matrix, and its inputs.
 struct CalibratedLayer {
   Weight& weight;
-  at::Tensor matrix;  ///< float [rows, columns]: the effective weight, a row an output
+  at::Tensor matrix;  ///< float [rows, columns]: the effective weight, or `LayerTarget`'s
   at::Tensor keep;    ///< the weight's mask, bool [rows, columns]; undefined if it has none
   /// double [groups, columns, columns]: mean outer product of the rows that reach each group of a
   /// convolution (compress/calibrate/layer_input.h)
@@ -29,6 +31,23 @@ struct CalibratedLayer {
 /// How much is to be known of the inputs: all, or the mean squares, which are found much faster;
 /// `gram` is undefined then.
 enum class LayerInputs { kGram, kPower };
+
+/// What a changed layer is to give.
+enum class LayerTarget {
+  kLayer,     ///< what its weight makes of the inputs that it gets now
+  kOriginal,  ///< what it gave before the layers in front of it were changed
+};
+inline std::vector<std::string_view> option_names(LayerTarget) { return {"layer", "original"}; }
+
+/// The weight W' that minimises E |W' x - W z|^2 + ridge m |W' - W|^2, x the inputs now, z those
+/// before, m the mean of E x^2: what a layer whose inputs have changed would have to be to give
+/// what it gave. For a change D of W', E |(W' + D) x - W z|^2 is tr(D H D^T) and a constant (but
+/// for the ridge), so methods that keep a layer's output go on from W' as they would from W.
+/// `weight`: [rows, columns]; `gram` of x x^T and `cross` of z x^T: double [groups, columns,
+/// columns]. Li et al., "GPTAQ: Efficient Finetuning-Free Quantization for Asymmetric Calibration",
+/// ICML 2025, equation 5, solved before the first column instead of column by column.
+at::Tensor weight_for_inputs(const at::Tensor& weight, const at::Tensor& gram,
+                             const at::Tensor& cross, double ridge);
 
 /// tr(D H D^T) / tr(W H W^T), D the difference of two matrices [rows, columns]: the share of the
 /// layer's output, as energy, that the change of the weight takes away. 0 if the output is 0.
@@ -50,6 +69,11 @@ using EditLayer = std::function<void(CalibratedLayer&)>;
 /// names are left alone; a message says so, and the count `weights_left_alone`.
 void for_each_calibrated_layer(Model& model, const Selector& where, PassContext& context,
                                LayerInputs inputs, const LeaveAlone& leave_alone,
+                               const EditLayer& edit);
+/// The same with Gram matrices, and for LayerTarget::kOriginal `matrix` as `weight_for_inputs` has
+/// it with this ridge; the model as it was runs beside the edited one.
+void for_each_calibrated_layer(Model& model, const Selector& where, PassContext& context,
+                               LayerTarget target, double ridge, const LeaveAlone& leave_alone,
                                const EditLayer& edit);
 
 /// Puts a matrix [rows, columns] in the place of a stored weight's elements; whether that changes

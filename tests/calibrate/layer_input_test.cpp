@@ -91,6 +91,13 @@ TEST_P(LayerInput, TimesTheWeightIsTheOutput) {
   EXPECT_EQ(gram.rows, matrix.size(1));
   EXPECT_TRUE(at::allclose(gram.sum, at::bmm(exact.transpose(1, 2), exact), 1e-4, 1e-4));
 
+  Gram cross;
+  const at::Tensor other = at::randn(x.sizes());
+  cross.add(*layer, other, x);
+  const at::Tensor left = layer_input_matrix(*layer, other).to(at::kDouble);
+  EXPECT_EQ(cross.rows, gram.rows);
+  EXPECT_TRUE(at::allclose(cross.sum, at::bmm(left.transpose(1, 2), exact), 1e-4, 1e-4));
+
   const Statistics answers =
       collect_statistics(model, {{"y", Statistic::kInputGram}}, [&](const auto& take) {
         take({x.narrow(0, 0, 1)});

@@ -129,9 +129,7 @@ TEST(EngineFloat, StaysNearInBfloat16) {
   model.eval();
   const at::Tensor x = at::randn({3, 3, 32, 32});
   if (!has_bfloat16_kernels()) {
-    EXPECT_THAT(message_of([&] {
-                  plan(model, {x}, {.precision = EnginePrecision::kBfloat16});
-                }),
+    EXPECT_THAT(message_of([&] { plan(model, {x}, {.precision = EnginePrecision::kBfloat16}); }),
                 HasSubstr("no bfloat16 kernels for this processor"));
     return;
   }

@@ -29,6 +29,19 @@ TEST(QuantizeGptq, SeesTheInputsThatQuantizedLayersMake) {
   EXPECT_FALSE(at::equal(weights(sequential)[1].effective(), weights(apart)[1].effective()));
 }
 
+TEST(QuantizeGptq, MakesUpForTheLayersBeforeWhenTheOriginalIsTheTarget) {
+  const Model original = parse_filled(kTwoLayers);
+  for (const char* bits : {"2", "3", "4"}) {
+    const std::string pass = std::string("quantize.gptq{bits=") + bits + ",target=";
+    Model apart = original.clone(), together = original.clone();
+    run_passes(pass + "layer}", apart, calibrated({samples()}));
+    run_passes(pass + "original}", together, calibrated({samples()}));
+    EXPECT_LT(output_error(together, original), output_error(apart, original)) << bits;
+    // Nothing lies before the first layer.
+    EXPECT_TRUE(at::equal(weights(apart)[0].effective(), weights(together)[0].effective()));
+  }
+}
+
 TEST(QuantizeGptq, DoesNotDependOnTheSizeOfBatches) {
   Model one = parse_filled(kTwoLayers), many = one.clone();
   run_passes("quantize.gptq{bits=3}", one, calibrated({samples()}));
