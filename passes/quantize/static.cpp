@@ -41,7 +41,7 @@ struct QuantizeStaticOptions {
   int first_last = 8;
   int adds = 8;
   AddOperands add_operands = AddOperands::kBoth;
-  bool correct_bias = false;
+  bool correct_bias = true;
   Selector where = Selector::weights();
 
   template <class Visitor>
