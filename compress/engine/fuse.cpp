@@ -1,13 +1,11 @@
 // What a layer takes along: batch norm, activations, the sum of a residual connection, quantizers.
 
-#include "compress/encoding_bits.h"
 #include "compress/engine/lowering.h"
 
 #include <ATen/ATen.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
 
 namespace compress::engine {
 namespace {
@@ -184,41 +182,6 @@ bool Lowering::make_available(const Value* value) {
   if (value->producer() == nullptr || depends_on_chain(value)) return false;
   lower(*value->producer());
   return slots_.contains(value) || pending_values_.contains(value);
-}
-
-// Without wide sums a kernel multiplies unsigned codes by signed ones and adds two neighbouring
-// products in sixteen bits, saturated (vpmaddubsw); it scales weights of signed codes, which
-// rounds.
-bool Lowering::sums_fit(const at::Tensor& codes, const Grid& source) {
-  if (arithmetic_.wide_sums) return true;
-  const int64_t largest = codes.abs().max().item<int64_t>();
-  const bool fit = source.dtype() == c10::kByte && 2 * largest * source.high <= INT16_MAX;
-  if (!fit) ++program_.layers_of_narrow_sums;
-  return fit;
-}
-
-std::optional<Affine> Lowering::integer_weights(const Node& layer, const Grid& source) {
-  const auto found = weight_of_.find(&layer);
-  if (found == weight_of_.end() || !found->second->is_quantized()) return std::nullopt;
-  const Weight& weight = *found->second;
-  const QuantizedTensor& quantized = *weight.quantized();
-  const bool by_channel = quantized.channel_dim == 0 || quantized.scale.size(0) == 1;
-  if (!quantized.symmetric() || quantized.has_codebook() || quantized.groups() != 1 ||
-      !by_channel || weight.output_dim() != 0) {
-    return std::nullopt;
-  }
-  const at::Tensor codes =
-      unpack_codes(quantized.fields, quantized.bits, quantized.columns()).to(at::kInt) -
-      quantized.offset();
-  if (!sums_fit(codes, source)) return std::nullopt;
-  Affine affine;
-  affine.weight = from_matrix(codes, quantized.sizes, quantized.channel_dim);
-  if (const at::Tensor mask = weight.mask(); mask.defined()) affine.weight = affine.weight * mask;
-  affine.weight = affine.weight.to(at::kChar).contiguous();
-  affine.scale = quantized.scale.to(at::kDouble).reshape({-1}) * source.scale;
-  if (quantized.global_scale.defined()) affine.scale = affine.scale * quantized.global_scale;
-  affine.scale = affine.scale.expand({quantized.sizes[0]});
-  return affine;
 }
 
 // The layer's step: weights with the batch norm in them, everything in units of the output's grid

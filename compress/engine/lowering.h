@@ -69,10 +69,13 @@ class Lowering {
   bool make_available(const Value* value);
   bool depends_on_chain(const Value* value) const;
   std::optional<Grid> grid_behind(const Value* value) const;
-  bool sums_fit(const at::Tensor& codes, const Grid& source);
-  std::optional<Affine> integer_weights(const Node& layer, const Grid& source);
   Step layer_step(const Node& layer, Affine affine, Chain& chain, bool padded);
   void emit_layer(Step step, const Chain& chain);
+
+  // Weights as codes (codes.cpp).
+  bool sums_fit(const at::Tensor& codes, const Grid& source);
+  std::optional<Affine> integer_weights(const Node& layer, const Grid& source);
+  std::optional<PackedLinear> packed_weights(const Node& layer, int64_t rows) const;
 
   // Values and slots (slots.cpp).
   const Node* only_user(const Value* value) const;

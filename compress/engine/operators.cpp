@@ -158,6 +158,12 @@ bool Lowering::lower_linear(const Node& node) {
   const bool integers = affine.has_value();
   if (!integers) {
     source = as_float(input, /*channels_last=*/false);
+    const int64_t rows = program_.slots[source].elements() / sizes_of(input).back();
+    if (auto packed = linear ? packed_weights(node, rows) : std::nullopt) {
+      const size_t output = output_slot(node.output(), std::nullopt, /*channels_last=*/false);
+      emit({std::move(*packed), node.module_path, {source}, {output}, {}});
+      return true;
+    }
     const at::Tensor matrix = constant(node.arguments()[first + 1]).to(at::kFloat);
     affine = Affine{linear ? matrix : matrix.t(), {}, {}};
   }

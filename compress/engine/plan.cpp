@@ -101,6 +101,7 @@ struct Plan::State {
   void set_inputs(const std::vector<at::Tensor>& inputs);
   void run_step(size_t index);
   void run_stretch(const Step& step, const Stretch& stretch);
+  void run_packed(const Step& step, const PackedLinear& linear);
   std::vector<at::Tensor> results(const std::vector<at::Tensor>& inputs) const;
   std::string step_text(size_t index) const;
 };
@@ -120,6 +121,10 @@ void Plan::State::build() {
     }
     scratch_bytes = std::max(scratch_bytes, made.scratch_bytes);
     weight_bytes += made.weight_bytes;
+    if (const auto* linear = std::get_if<PackedLinear>(&step.work)) {
+      weight_bytes +=
+          static_cast<int64_t>(linear->weight.nbytes() + linear->scales_and_zeros.nbytes());
+    }
     executables.push_back(std::move(made));
   }
   place();
@@ -167,6 +172,8 @@ void Plan::State::run_step(size_t index) {
   const auto to = [&]() -> const Slot& { return program.slots[step.outputs[0]]; };
   if (const auto* stretch = std::get_if<Stretch>(&step.work)) {
     run_stretch(step, *stretch);
+  } else if (const auto* linear = std::get_if<PackedLinear>(&step.work)) {
+    run_packed(step, *linear);
   } else if (std::holds_alternative<GlobalAverage>(step.work)) {
     global_average(from(), slots[step.inputs[0]], to(), slots[step.outputs[0]]);
   } else if (const auto* part = std::get_if<Crop>(&step.work)) {
@@ -197,6 +204,16 @@ void Plan::State::run_stretch(const Step& step, const Stretch& stretch) {
   }
 }
 
+void Plan::State::run_packed(const Step& step, const PackedLinear& linear) {
+  const Slot& from = program.slots[step.inputs[0]];
+  const Slot& to = program.slots[step.outputs[0]];
+  const at::Tensor x = view_of(from, slots[step.inputs[0]]).view({-1, from.sizes.back()});
+  at::Tensor y =
+      at::_weight_int4pack_mm_for_cpu(x, linear.weight, linear.group, linear.scales_and_zeros);
+  if (linear.bias.defined()) y.add_(linear.bias);
+  view_of(to, slots[step.outputs[0]]).view({-1, to.sizes.back()}).copy_(y);
+}
+
 std::vector<at::Tensor> Plan::State::results(const std::vector<at::Tensor>& inputs) const {
   std::vector<at::Tensor> results;
   for (const Program::Result& result : program.results) {
@@ -220,7 +237,9 @@ std::string Plan::State::step_text(size_t index) const {
   for (const size_t slot : step.outputs) outputs.push_back(slot_text(program.slots[slot]));
   for (const PostOp& op : step.post) fused.push_back(name_of(op.kind));
   const auto* stretch = std::get_if<Stretch>(&step.work);
+  const bool packed = std::holds_alternative<PackedLinear>(step.work);
   const std::string kernel = stretch              ? stretch->operators
+                             : packed             ? "libtorch:int4pack"
                              : is_primitive(step) ? executables[index].kernel
                                                   : "lathe";
   std::string text = fmt::format("{:14} {:32} {:28} {} -> {}", kind_of(step), step.name, kernel,

@@ -370,7 +370,8 @@ class Builder {
 
 bool is_primitive(const Step& step) {
   return !std::holds_alternative<GlobalAverage>(step.work) &&
-         !std::holds_alternative<Crop>(step.work) && !std::holds_alternative<Stretch>(step.work);
+         !std::holds_alternative<Crop>(step.work) && !std::holds_alternative<Stretch>(step.work) &&
+         !std::holds_alternative<PackedLinear>(step.work);
 }
 
 Executable make_executable(const Step& step, const std::vector<Slot>& slots,

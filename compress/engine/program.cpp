@@ -58,6 +58,7 @@ std::string kind_of(const Step& step) {
   struct Names {
     std::string operator()(const Convolution&) const { return "convolution"; }
     std::string operator()(const Linear&) const { return "linear"; }
+    std::string operator()(const PackedLinear&) const { return "linear"; }
     std::string operator()(const Pool& pool) const {
       return pool.maximum ? "max_pool" : "average_pool";
     }

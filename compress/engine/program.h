@@ -96,6 +96,13 @@ struct Convolution {
 struct Linear {
   Affine affine;
 };
+/// 4-bit weights that LibTorch's kernel decodes on the way: bfloat16 in and out.
+struct PackedLinear {
+  at::Tensor weight;            ///< uint8, as `_convert_weight_to_int4pack_for_cpu` has it
+  at::Tensor scales_and_zeros;  ///< bfloat16 [in / group, out, 2]
+  at::Tensor bias;              ///< or undefined
+  int64_t group = 0;            ///< 32, 64, 128 or 256
+};
 struct Pool {
   Window window;
   bool maximum = true, count_padding = true;
@@ -137,8 +144,8 @@ struct Stretch {
 };
 
 struct Step {
-  std::variant<Convolution, Linear, Pool, GlobalAverage, Crop, Reorder, Elementwise, Binary,
-               LayerNorm, BatchNorm, Softmax, Concat, Stretch>
+  std::variant<Convolution, Linear, PackedLinear, Pool, GlobalAverage, Crop, Reorder, Elementwise,
+               Binary, LayerNorm, BatchNorm, Softmax, Concat, Stretch>
       work;
   std::string name;
   std::vector<size_t> inputs, outputs;  ///< slots

@@ -4,6 +4,7 @@
 #include "compress/zoo/zoo.h"
 #include "tests/engine/networks.h"
 #include "tests/support/errors.h"
+#include "tests/support/pass_fixture.h"
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
@@ -136,6 +137,24 @@ TEST(EngineFloat, StaysNearInBfloat16) {
   const double error = error_of(model, x, {.precision = EnginePrecision::kBfloat16});
   EXPECT_LE(error, 2e-2);
   EXPECT_GT(error, 1e-6);  // it did compute in bfloat16
+}
+
+TEST(EngineFloat, MultipliesPackedWeightsOfFourBits) {
+  if (!has_bfloat16_kernels()) GTEST_SKIP() << "no bfloat16 kernels for this processor";
+  for (const char* how : {"grid=symmetric,granularity=group:32", "grid=affine,granularity=group:64",
+                          "grid=affine,granularity=channel"}) {
+    Model model = network({1, 64}, [](GraphBuilder& net, Value* x) {
+      return net.linear(net.call("aten::gelu", {net.linear(x, "a", 64, 128)}), "b", 128, 48);
+    });
+    run_pass(std::string("quantize.weights{bits=4,") + how + "}", model);
+    const PlanOptions bfloat16{.precision = EnginePrecision::kBfloat16};
+    const at::Tensor x = at::randn({8, 1, 64});
+    EXPECT_LE(error_of(model, x, bfloat16), 2e-2) << how;
+    EXPECT_THAT(plan(model, {x}, bfloat16).text(), HasSubstr("int4pack")) << how;
+    // With more rows, and in float, decoded weights are faster.
+    EXPECT_THAT(plan(model, {at::randn({16, 1, 64})}, bfloat16).text(), Not(HasSubstr("int4pack")));
+    EXPECT_THAT(plan(model, {x}).text(), Not(HasSubstr("int4pack")));
+  }
 }
 
 TEST(EngineFloat, GivesTheSameForAnyNumberOfThreads) {
