@@ -37,7 +37,7 @@ Argument constant_of(const c10::IValue& content) {
 Scalars measure(Model& model, const std::vector<at::Tensor>& inputs) {
   const at::NoGradGuard no_grad;
   Scalars scalars;
-  model.interpreter().run(inputs, [&](const Value& value, const c10::IValue& content) {
+  const auto note = [&](const Value& value, const c10::IValue& content) {
     Value& noted = const_cast<Value&>(value);
     if (content.isTensor() && content.toTensor().defined()) {
       const at::Tensor& tensor = content.toTensor();
@@ -46,7 +46,8 @@ Scalars measure(Model& model, const std::vector<at::Tensor>& inputs) {
     } else if (content.isInt() || content.isDouble() || content.isBool()) {
       scalars[&value] = constant_of(content);
     }
-  });
+  };
+  model.interpreter().run(inputs, note, /*keep_constants=*/false);
   return scalars;
 }
 

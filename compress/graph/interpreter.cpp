@@ -397,7 +397,7 @@ std::vector<at::Tensor> Interpreter::run(const std::vector<at::Tensor>& inputs) 
 }
 
 std::vector<at::Tensor> Interpreter::run(const std::vector<at::Tensor>& inputs,
-                                         const Observer& observer) {
+                                         const Observer& observer, bool keep_constants) {
   Plan& plan = *plan_;
   // Whatever happens, no tensor stays alive in the slots.
   struct Clear {
@@ -409,7 +409,7 @@ std::vector<at::Tensor> Interpreter::run(const std::vector<at::Tensor>& inputs,
   if (observer) {
     for (const Slot slot : plan.inputs) observer(*plan.value_of[slot], plan.slots[slot]);
   }
-  plan.run_steps(observer, !at::GradMode::is_enabled());
+  plan.run_steps(observer, keep_constants && !at::GradMode::is_enabled());
 
   const Graph& graph = plan.model->graph();
   std::vector<at::Tensor> outputs;

@@ -40,7 +40,9 @@ class Interpreter {
 
   /// Called with every value as it is computed, inputs included.
   using Observer = std::function<void(const Value&, const c10::IValue&)>;
-  std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs, const Observer& observer);
+  /// Without `keep_constants` decoded weights go as soon as they have been read: for a single run.
+  std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs, const Observer& observer,
+                              bool keep_constants = true);
 
  private:
   struct Plan;

@@ -5,7 +5,8 @@ usage: engine_against_others.py LATHE [--networks N ...] [--batches B ...] [--th
 Each runtime runs in a process of its own and is asked for a median in turn, so a change of the machine's speed meets
 all alike; a figure is the median over the rounds, a ratio that of the medians. Networks are exported to .pt2 (Lathe)
 and .onnx (ONNX Runtime) from the same modules with the same weights. int8 is static on both sides, activations by
-minimum and maximum on the same random samples: `quantize.static` here, onnxruntime.quantization there.
+minimum and maximum on the same random samples: `quantize.static` here, onnxruntime.quantization there. Peak memory
+is that of a process that loads the file and runs it once, libraries included.
 
 Needs: torch, numpy; for ONNX Runtime also onnxruntime, onnx and onnxscript (else its rows are left out, and it says so).
 """
@@ -25,6 +26,28 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from forward_against_python import NETWORKS, export, timings  # noqa: E402
 
 CALIBRATION_SAMPLES = 64
+# A process begins with the peak of the one that it was forked from, so a small one starts it.
+PEAK_OF_CHILD = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stderr=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+"""
+RUN_ONCE_BY_ONNX_RUNTIME = """
+import sys, numpy, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+session.run(None, {session.get_inputs()[0].name: numpy.load(sys.argv[2])})
+"""
+RUN_ONCE_BY_TORCH = """
+import sys, numpy, torch
+with torch.no_grad():
+    torch.load(sys.argv[1], weights_only=False)(torch.from_numpy(numpy.load(sys.argv[2])))
+"""
+
+
+def peak_mib(command):
+    """The peak memory of a process that does nothing but this."""
+    launcher = [sys.executable, "-c", PEAK_OF_CHILD, *map(str, command)]
+    return float(subprocess.run(launcher, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def has_onnx_runtime():
@@ -69,6 +92,7 @@ class PythonRuntime:
     """A worker process that stays warm between its turns."""
 
     def __init__(self, runtime, name, file, batch, threads):
+        self.runtime, self.name, self.file, self.batch = runtime, name, file, batch
         command = [sys.executable, __file__, "--worker", runtime, name, str(file), str(batch), str(threads)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -77,19 +101,42 @@ class PythonRuntime:
         self.process.stdin.flush()
         return float(self.process.stdout.readline())
 
+    def peak_mib(self):
+        import numpy
+
+        with tempfile.TemporaryDirectory() as folder:
+            numpy.save(f"{folder}/x.npy", random_inputs(self.name, self.batch).numpy())
+            if self.runtime != "eager":
+                return peak_mib([sys.executable, "-c", RUN_ONCE_BY_ONNX_RUNTIME, self.file, f"{folder}/x.npy"])
+            torch.save(NETWORKS[self.name][0]().eval(), f"{folder}/module.pth")
+            here = str(pathlib.Path(__file__).parent)
+            code = f"import sys; sys.path.insert(0, {here!r})\n{RUN_ONCE_BY_TORCH}"
+            return peak_mib([sys.executable, "-c", code, f"{folder}/module.pth", f"{folder}/x.npy"])
+
     def close(self):
         self.process.stdin.close()
         self.process.wait()
 
 
 class LatheRuntime:
-    def __init__(self, binary, file, batch, threads, arguments):
-        self.command = [binary, "bench", str(file), "--batch", str(batch), "--threads", str(threads), "--json", *arguments]
+    def __init__(self, binary, name, file, batch, threads, arguments):
+        arguments = [str(file), "--threads", str(threads), *arguments]
+        self.command = [binary, "bench", *arguments, "--batch", str(batch), "--json"]
+        self.run_once = [binary, "run", *arguments]
+        self.inputs = random_inputs(name, batch)
 
     def median(self, seconds):
         # Interpreter and engine share the time; the engine's row is the last.
         command = [*self.command, "--seconds", str(seconds)]
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)[-1]["median_ms"]
+
+    def peak_mib(self):
+        from safetensors.torch import save_file
+
+        with tempfile.TemporaryDirectory() as folder:
+            save_file({"in.0": self.inputs}, f"{folder}/in.safetensors")
+            command = [*self.run_once, "--inputs", f"{folder}/in.safetensors", "--outputs", f"{folder}/out.safetensors"]
+            return peak_mib(command)
 
     def close(self):
         pass
@@ -153,30 +200,32 @@ def prepare(binary, name, folder, with_onnx):
 
 
 def compare(binary, name, files, batch, threads, rounds, seconds):
-    """Medians in milliseconds by runtime; all of them take turns."""
+    """Medians in milliseconds and peak memory in MiB by runtime; all of them take turns."""
     runtimes = {"eager fp32": PythonRuntime("eager", name, "-", batch, threads)}
     for label, file in files.items():
         if label.startswith("onnxruntime"):
             runtimes[label] = PythonRuntime("onnxruntime", name, file, batch, threads)
         else:
-            runtimes[label] = LatheRuntime(binary, file, batch, threads, ["--engine"])
+            runtimes[label] = LatheRuntime(binary, name, file, batch, threads, ["--engine"])
     if "lathe fp32" in runtimes:
-        runtimes["lathe bf16"] = LatheRuntime(binary, files["lathe fp32"], batch, threads,
+        runtimes["lathe bf16"] = LatheRuntime(binary, name, files["lathe fp32"], batch, threads,
                                               ["--engine", "--precision", "bfloat16"])
     medians = {label: [] for label in runtimes}
     for _ in range(rounds):
         for label, runtime in runtimes.items():
             medians[label].append(runtime.median(seconds))
+    peaks = {label: runtime.peak_mib() for label, runtime in runtimes.items()}
     for runtime in runtimes.values():
         runtime.close()
-    return {label: statistics.median(values) for label, values in medians.items()}
+    return {label: statistics.median(values) for label, values in medians.items()}, peaks
 
 
 def text_of(row):
     """`lathe` against `onnxruntime` of the same precision, and everything against eager."""
     lines = [f"{row['network']} batch {row['batch']} threads {row['threads']}"]
     for label, milliseconds in row["median_ms"].items():
-        line = f"  {label:18} {milliseconds:10.3f} ms  {row['median_ms']['eager fp32'] / milliseconds:6.2f} x eager"
+        line = (f"  {label:18} {milliseconds:10.3f} ms  {row['peak_mib'][label]:6.0f} MiB"
+                f"  {row['median_ms']['eager fp32'] / milliseconds:6.2f} x eager")
         rival = label.replace("lathe", "onnxruntime")
         if rival != label and rival in row["median_ms"]:
             line += f"  {row['median_ms'][rival] / milliseconds:6.2f} x {rival}"
@@ -205,8 +254,8 @@ def main():
             files = prepare(options.lathe, name, pathlib.Path(folder), with_onnx)
             for threads in options.threads:
                 for batch in options.batches:
-                    medians = compare(options.lathe, name, files, batch, threads, options.rounds, options.seconds)
-                    rows.append({"network": name, "batch": batch, "threads": threads, "median_ms": medians})
+                    medians, peaks = compare(options.lathe, name, files, batch, threads, options.rounds, options.seconds)
+                    rows.append({"network": name, "batch": batch, "threads": threads, "median_ms": medians, "peak_mib": peaks})
                     if not options.json:
                         print(text_of(rows[-1]), flush=True)
     if options.json:
