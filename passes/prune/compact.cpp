@@ -48,10 +48,6 @@ std::vector<std::vector<bool>> zero_units(const ChannelGroups& groups,
   return zero;
 }
 
-at::Tensor magnitudes(const at::Tensor& tensor, int64_t dim) {
-  return tensor.detach().abs().transpose(0, dim).flatten(1).sum(1, false, at::kDouble);
-}
-
 // What reads channels, and what makes them.
 struct Sides {
   std::vector<DimScores> readers, makers;
@@ -60,11 +56,11 @@ struct Sides {
 Sides sides_of(const Model& model) {
   Sides sides;
   for (const Weight& weight : weights(model)) {
-    const at::Tensor elements = weight.effective();
+    const at::Tensor magnitudes = weight.effective().detach().abs();
     sides.readers.push_back(
-        {weight.value(), weight.input_dim(), magnitudes(elements, weight.input_dim())});
+        {weight.value(), weight.input_dim(), sum_over_others(magnitudes, weight.input_dim())});
     sides.makers.push_back(
-        {weight.value(), weight.output_dim(), magnitudes(elements, weight.output_dim())});
+        {weight.value(), weight.output_dim(), sum_over_others(magnitudes, weight.output_dim())});
   }
   for (const Node& node : model.graph().nodes()) {
     const OperatorKind kind = operator_kind(node);
@@ -137,12 +133,7 @@ class PruneCompact final : public PassWith<PruneCompactOptions> {
     ChannelOptions channels;
     channels.where = options.where;
     channels.exact = true;
-    std::vector<bool> eligible;
-    try {
-      eligible = eligible_groups(model, groups, channels);
-    } catch (const Error&) {
-      return 0;  // nothing could go, dead or not
-    }
+    const std::vector<bool> eligible = eligible_groups(model, groups, channels);
     const Sides sides = sides_of(model);
     const auto unheard = zero_units(groups, sides.readers),
                silent = zero_units(groups, sides.makers);

@@ -77,7 +77,7 @@ class PruneHeads final : public PassWith<PruneHeadsOptions> {
                   "`lathe inspect MODEL --groups` shows what can");
     }
     const ChannelOptions channels = channel_options(options);
-    std::vector<bool> eligible = eligible_groups(model, groups, channels);
+    std::vector<bool> eligible = require_eligible_groups(model, groups, channels);
     std::vector<const ChannelUnit*> units;
     for (size_t g = 0; g < eligible.size(); ++g) {
       eligible[g] = eligible[g] && heads[g];

@@ -101,7 +101,7 @@ void ChannelPruner::divide_by_savings(const ChannelGroups& groups, ChannelScores
 
 int64_t ChannelPruner::prune(double progress, const ScoresOf& scores) {
   const ChannelGroups groups = analyse(model_);
-  const std::vector<bool> eligible = eligible_groups(model_, groups, options_);
+  const std::vector<bool> eligible = require_eligible_groups(model_, groups, options_);
   ChannelScores found = scores(groups);
   if (options_.per_cost) divide_by_savings(groups, found);
   const ChannelOrder order(groups, found, eligible, options_);

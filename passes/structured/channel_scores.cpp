@@ -17,14 +17,6 @@
 namespace compress {
 namespace {
 
-at::Tensor sum_over_others(const at::Tensor& tensor, int64_t dim) {
-  std::vector<int64_t> others;
-  for (int64_t d = 0; d < tensor.dim(); ++d) {
-    if (d != dim) others.push_back(d);
-  }
-  return others.empty() ? tensor.to(at::kDouble) : tensor.sum(others, false, at::kDouble);
-}
-
 at::Tensor distances_to_others(const at::Tensor& weight, int64_t dim) {
   const at::Tensor rows = as_matrix(weight, dim).to(at::kFloat);
   return at::cdist(rows, rows).sum(1, false, at::kDouble);
@@ -79,6 +71,14 @@ double reduced(const std::vector<double>& scores, ScoreReduction reduction) {
 }
 
 }  // namespace
+
+at::Tensor sum_over_others(const at::Tensor& tensor, int64_t dim) {
+  std::vector<int64_t> others;
+  for (int64_t d = 0; d < tensor.dim(); ++d) {
+    if (d != dim) others.push_back(d);
+  }
+  return others.empty() ? tensor.to(at::kDouble) : tensor.sum(others, false, at::kDouble);
+}
 
 std::vector<DimScores> weight_scores(const Model& model, ChannelCriterion criterion) {
   std::vector<DimScores> all;

@@ -28,6 +28,9 @@ struct DimScores {
   at::Tensor scores;  ///< double [size of the dimension]
 };
 
+/// Double [size of `dim`].
+at::Tensor sum_over_others(const at::Tensor& tensor, int64_t dim);
+
 /// Scores of the dimensions of weights and of the scales of norms, for the criteria that look at
 /// weights alone: kL1, kL2, kBatchNorm, kFpgm, kLamp (the squares that it divides).
 std::vector<DimScores> weight_scores(const Model& model, ChannelCriterion criterion);

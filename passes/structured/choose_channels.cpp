@@ -41,12 +41,7 @@ std::vector<bool> eligible_groups(const Model& model, const ChannelGroups& group
                                   const ChannelOptions& options) {
   const auto& list = groups.groups();
   std::vector<bool> eligible(list.size(), true);
-  size_t inexact = 0;
-  for (size_t g = 0; g < list.size(); ++g) {
-    if (!options.exact || list[g].exact()) continue;
-    eligible[g] = false;
-    ++inexact;
-  }
+  for (size_t g = 0; g < list.size(); ++g) eligible[g] = !options.exact || list[g].exact();
   if (!options.where.is_everything()) {
     // A group is made by the layers whose output channels it cuts.
     const UnitIndex units(groups);
@@ -64,7 +59,18 @@ std::vector<bool> eligible_groups(const Model& model, const ChannelGroups& group
       if (!has_maker[g]) eligible[g] = false;
     }
   }
+  return eligible;
+}
+
+std::vector<bool> require_eligible_groups(const Model& model, const ChannelGroups& groups,
+                                          const ChannelOptions& options) {
+  std::vector<bool> eligible = eligible_groups(model, groups, options);
   if (std::find(eligible.begin(), eligible.end(), true) != eligible.end()) return eligible;
+  const auto& list = groups.groups();
+  const auto inexact = options.exact
+                           ? std::count_if(list.begin(), list.end(),
+                                           [](const auto& group) { return !group.exact(); })
+                           : 0;
   std::string message = "no channel of the selected layers can go";
   const std::vector<std::string> why = reasons(model, groups, options);
   if (!why.empty()) message += fmt::format(" ({})", fmt::join(why, "; "));

@@ -23,10 +23,12 @@ struct CostMeter {
   std::string unit;   ///< "multiply-accumulates"
 };
 
-/// Groups that `where` and `exact` let go. Throws Error(kInvalidArgument) if there is none, and
-/// says for the selected layers why.
+/// Groups that `where` and `exact` let go.
 std::vector<bool> eligible_groups(const Model& model, const ChannelGroups& groups,
                                   const ChannelOptions& options);
+/// The same; throws Error(kInvalidArgument) if there is none, and says for the selected layers why.
+std::vector<bool> require_eligible_groups(const Model& model, const ChannelGroups& groups,
+                                          const ChannelOptions& options);
 
 /// Channels in the order in which they go.
 class ChannelOrder {

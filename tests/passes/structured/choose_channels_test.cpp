@@ -78,7 +78,8 @@ TEST(ChooseChannels, SelectsByTheLayersThatMakeThem) {
 TEST(ChooseChannels, SaysWhyNothingCanGo) {
   Fixture none;
   none.options.where = Selector::name("c.weight");
-  const std::string message = message_of([&] { none.size(); });
+  const std::string message =
+      message_of([&] { require_eligible_groups(none.model, none.groups, none.options); });
   EXPECT_THAT(message, HasSubstr("no channel of the selected layers can go"));
   EXPECT_THAT(message, HasSubstr("c.weight: "));
 }
