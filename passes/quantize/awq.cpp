@@ -11,6 +11,7 @@
 #include "passes/quantize/activation_aware.h"
 #include "passes/quantize/attention_scores.h"
 #include "passes/quantize/grid.h"
+#include "passes/quantize/quantized_weights.h"
 #include "passes/quantize/scale_groups.h"
 
 #include <ATen/TensorOperators.h>
@@ -95,13 +96,13 @@ class QuantizeAwq final : public PassWith<QuantizeAwqOptions> {
     Scales scales;
     if (!scale_groups(model, selected, how, options, context, scales)) return changed(scales);
     const auto scores = layers_of_attention_scores(model);
-    int64_t quantized = 0, bits = 0, done = 0;
+    QuantizedWeights quantized;
+    int64_t done = 0;
     for (Weight& weight : selected) {
       context.progress(done++, static_cast<int64_t>(selected.size()));
       const std::string obstacle = why_not(weight);
       if (!obstacle.empty()) {
-        context.message(fmt::format("{}: left alone, {}", weight.name(), obstacle));
-        context.count("weights_left_alone");
+        leave_alone(weight, obstacle, context);
         continue;
       }
       if (!context.begin(weight.name())) break;
@@ -109,18 +110,10 @@ class QuantizeAwq final : public PassWith<QuantizeAwqOptions> {
       if (options.clip && !scores.contains(weight.layer())) {
         values = clip_weight(layer_of(weight, scaled_gram(weight, scales, context)), how);
       }
-      const QuantizedTensor codes =
-          round_to_nearest(values, weight.output_dim(), how, weight.name());
-      weight.encode(codes);
-      quantized += weight.elements();
-      bits += codes.bits_on_disk();
+      quantized.encode(weight, round_to_nearest(values, weight.output_dim(), how, weight.name()));
     }
-    context.count("weights_quantized", quantized);
-    if (quantized > 0) {
-      context.measure("bits_per_weight",
-                      static_cast<double>(bits) / static_cast<double>(quantized));
-    }
-    return quantized > 0 ? Change::kSome : changed(scales);
+    quantized.report(context);
+    return quantized.any() ? Change::kSome : changed(scales);
   }
 
  private:
@@ -132,9 +125,7 @@ class QuantizeAwq final : public PassWith<QuantizeAwqOptions> {
   }
 
   static std::string why_not(const Weight& weight) {
-    if (weight.is_quantized()) {
-      return fmt::format("it is quantized already ({})", weight.encoding());
-    }
+    if (weight.is_quantized()) return unless_quantized(weight);
     return has_gram(weight) ? "" : "its layer is no matrix product with an input";
   }
 

@@ -9,6 +9,7 @@
 #include "compress/pass.h"
 #include "compress/weight.h"
 #include "passes/quantize/activation_sites.h"
+#include "passes/quantize/quantized_weights.h"
 #include "passes/quantize/round_to_nearest.h"
 
 #include <fmt/format.h>
@@ -97,16 +98,15 @@ class QuantizeDynamic final : public PassWith<QuantizeDynamicOptions> {
     const RoundToNearest how{options.bits, true, options.granularity, options.range,
                              options.percentile};
     std::vector<ActivationRead> reads;
-    int64_t elements = 0, activations = 0;
+    QuantizedWeights quantized;
+    int64_t activations = 0;
     bool allowed = true;
     for (Weight& weight : selected) {
       std::vector<ActivationRead> mine = layer_reads(weight, options.activations);
       if (mine.empty()) {
-        context.message(
-            fmt::format("{}: left alone, no layer multiplies an activation with it; "
-                        "quantize.weights can round it",
-                        weight.name()));
-        context.count("weights_left_alone");
+        leave_alone(weight,
+                    "no layer multiplies an activation with it; quantize.weights can round it",
+                    context);
         continue;
       }
       if (weight.is_quantized()) {
@@ -115,9 +115,8 @@ class QuantizeDynamic final : public PassWith<QuantizeDynamicOptions> {
         context.count("weights_left_alone");
       } else {
         if (!(allowed = context.begin(weight.name()))) break;
-        weight.encode(
-            round_to_nearest(weight.effective(), weight.output_dim(), how, weight.name()));
-        elements += weight.elements();
+        quantized.encode(
+            weight, round_to_nearest(weight.effective(), weight.output_dim(), how, weight.name()));
       }
       for (ActivationRead& read : mine) reads.push_back(std::move(read));
     }
@@ -126,9 +125,9 @@ class QuantizeDynamic final : public PassWith<QuantizeDynamicOptions> {
       round_dynamically(model.graph(), site);
       ++activations;
     }
-    context.count("weights_quantized", elements);
+    quantized.report(context);
     context.count("activations_quantized", activations);
-    return elements + activations > 0 ? Change::kSome : Change::kNone;
+    return quantized.any() || activations > 0 ? Change::kSome : Change::kNone;
   }
 };
 

@@ -8,6 +8,7 @@
 #include "compress/pass.h"
 #include "compress/weight.h"
 #include "passes/quantize/grid.h"
+#include "passes/quantize/quantized_weights.h"
 #include "passes/second_order/calibrated_layers.h"
 #include "passes/second_order/quantize_columns.h"
 #include "passes/second_order/second_order_options.h"
@@ -62,28 +63,21 @@ class QuantizeGptq final : public PassWith<QuantizeGptqOptions> {
     how.damping = options.damping;
     how.act_order = how.static_groups = options.act_order;
 
-    int64_t quantized = 0, bits = 0, layers = 0;
+    QuantizedWeights quantized;
+    int64_t layers = 0;
     double error = 0;
-    const auto leave_alone = [](const Weight& weight) {
-      return weight.is_quantized() ? fmt::format("it is quantized already ({})", weight.encoding())
-                                   : std::string();
-    };
     for_each_calibrated_layer(
-        model, options.where, context, options.target, options.damping, leave_alone,
+        model, options.where, context, options.target, options.damping, unless_quantized,
         [&](auto& layer) {
           Weight& weight = layer.weight;
           const ColumnCodes found = quantize_columns(layer.matrix, layer.gram, how, layer.keep);
           report(found, weight, options, context);
           error += relative_output_error(layer.matrix, found.weight, layer.gram);
-          const QuantizedTensor codes = encode(found, weight, how);
-          weight.encode(codes);
-          quantized += weight.elements();
-          bits += codes.bits_on_disk();
+          quantized.encode(weight, encode(found, weight, how));
           ++layers;
         });
-    context.count("weights_quantized", quantized);
+    quantized.report(context);
     if (layers == 0) return Change::kNone;
-    context.measure("bits_per_weight", static_cast<double>(bits) / static_cast<double>(quantized));
     context.measure("mean_relative_output_error", error / static_cast<double>(layers));
     return Change::kSome;
   }

@@ -7,8 +7,7 @@
 #include "compress/pass.h"
 #include "compress/weight.h"
 #include "passes/quantize/half_quadratic.h"
-
-#include <fmt/format.h>
+#include "passes/quantize/quantized_weights.h"
 
 namespace compress {
 
@@ -53,30 +52,23 @@ class QuantizeHqq final : public PassWith<QuantizeHqqOptions> {
     std::vector<Weight> selected = weights(model, options.where);
     const HalfQuadratic how{options.bits, options.group_size, options.iterations, options.norm,
                             options.beta};
-    int64_t quantized = 0, bits = 0, done = 0;
+    QuantizedWeights quantized;
+    int64_t done = 0;
     for (Weight& weight : selected) {
       context.progress(done++, static_cast<int64_t>(selected.size()));
-      if (weight.is_quantized()) {
-        context.message(fmt::format("{}: left alone, it is quantized already ({})", weight.name(),
-                                    weight.encoding()));
-        context.count("weights_left_alone");
+      if (const std::string reason = unless_quantized(weight); !reason.empty()) {
+        leave_alone(weight, reason, context);
         continue;
       }
       if (!context.begin(weight.name())) break;
       const at::Tensor mask = weight.mask();
       const QuantizedTensor codes =
           half_quadratic(weight.effective(), weight.output_dim(), how, weight.name());
-      weight.encode(codes);
+      quantized.encode(weight, codes);
       if (mask.defined()) weight.set_mask(mask);  // no code stands for exactly 0
-      quantized += weight.elements();
-      bits += codes.bits_on_disk();
     }
-    context.count("weights_quantized", quantized);
-    if (quantized > 0) {
-      context.measure("bits_per_weight",
-                      static_cast<double>(bits) / static_cast<double>(quantized));
-    }
-    return quantized > 0 ? Change::kSome : Change::kNone;
+    quantized.report(context);
+    return quantized.any() ? Change::kSome : Change::kNone;
   }
 };
 

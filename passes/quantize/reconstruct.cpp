@@ -6,6 +6,7 @@
 #include "compress/calibrate/walk.h"
 #include "compress/graph/extract.h"
 #include "compress/graph/interpreter.h"
+#include "passes/quantize/quantized_weights.h"
 #include "passes/quantize/round_to_nearest.h"
 #include "passes/quantize/unit_trainer.h"
 
@@ -30,7 +31,7 @@ using Batches = std::vector<std::vector<at::Tensor>>;
 
 std::string obstacle(const Weight& weight) {
   const OperatorKind kind = weight.kind();
-  if (weight.is_quantized()) return fmt::format("it is quantized already ({})", weight.encoding());
+  if (weight.is_quantized()) return unless_quantized(weight);
   if (weight.uses().size() > 1) return fmt::format("{} layers share it", weight.uses().size());
   if (weight.layer() == nullptr || (kind != OperatorKind::kConv && kind != OperatorKind::kLinear)) {
     return "only weights of convolutions and linear layers can be reconstructed";
@@ -54,8 +55,7 @@ class Reconstructor {
         selected_.push_back(std::move(weight));
         continue;
       }
-      context.message(fmt::format("{}: left alone, {}", weight.name(), why));
-      context.count("weights_left_alone");
+      leave_alone(weight, why, context);
     }
   }
 
@@ -285,9 +285,7 @@ class Reconstructor {
     for (const auto& [name, bias] : outcome.biases) model_.set_tensor(name, bias);
     for (size_t i = 0; i < unit.weights.size(); ++i) {
       Weight& weight = selected_[unit.weights[i]];
-      weight.encode(outcome.codes[i]);
-      elements_ += weight.elements();
-      bits_ += outcome.codes[i].bits_on_disk();
+      quantized_.encode(weight, outcome.codes[i]);
     }
     ++units_;
     error_ += outcome.error;
@@ -327,16 +325,15 @@ class Reconstructor {
   }
 
   Change report() {
-    context_.count("weights_quantized", elements_);
+    quantized_.report(context_);
     context_.count("units", units_);
     if (units_ == 0) return Change::kNone;
     const auto mean = [&](double sum) { return sum / static_cast<double>(units_); };
-    context_.measure("bits_per_weight",
-                     static_cast<double>(bits_) / static_cast<double>(elements_));
     context_.measure("unit_error", mean(error_));
     context_.measure("unit_error_nearest", mean(error_nearest_));
     if (settings_.free_weights) return Change::kSome;
-    const double decided = 1 - static_cast<double>(undecided_) / static_cast<double>(elements_);
+    const double decided =
+        1 - static_cast<double>(undecided_) / static_cast<double>(quantized_.elements());
     context_.measure("roundings_decided", decided);
     if (decided < kDecided) {
       context_.message(fmt::format(
@@ -356,7 +353,8 @@ class Reconstructor {
   at::Tensor logits_;
   std::vector<at::Tensor> model_inputs_;
   int64_t done_ = 0, total_ = 0;
-  int64_t elements_ = 0, bits_ = 0, units_ = 0, undecided_ = 0;
+  QuantizedWeights quantized_;
+  int64_t units_ = 0, undecided_ = 0;
   double error_ = 0, error_nearest_ = 0;
 };
 

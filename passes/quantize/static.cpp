@@ -11,6 +11,7 @@
 #include "passes/quantize/activation_sites.h"
 #include "passes/quantize/bias_correction.h"
 #include "passes/quantize/grid.h"
+#include "passes/quantize/quantized_weights.h"
 #include "passes/quantize/ranges.h"
 #include "passes/quantize/round_to_nearest.h"
 
@@ -165,13 +166,9 @@ class StaticQuantizer {
   Change run() {
     const bool any = quantize_weights() && quantize_activations();
     if (any) say_what_is_odd();
-    context_.count("weights_quantized", elements_);
+    quantized_.report(context_);
     context_.count("activations_quantized", activations_);
-    if (elements_ > 0) {
-      context_.measure("bits_per_weight",
-                       static_cast<double>(bits_) / static_cast<double>(elements_));
-    }
-    return elements_ + activations_ > 0 ? Change::kSome : Change::kNone;
+    return quantized_.any() || activations_ > 0 ? Change::kSome : Change::kNone;
   }
 
  private:
@@ -197,9 +194,7 @@ class StaticQuantizer {
       look_at_groups(weight, codes);
       look_for_dead_channels(weight, exact);
       if (options_.correct_bias) correct_biases(weight, dequantize(codes) - exact);
-      weight.encode(codes);
-      elements_ += weight.elements();
-      bits_ += codes.bits_on_disk();
+      quantized_.encode(weight, codes);
     }
     return true;
   }
@@ -284,7 +279,8 @@ class StaticQuantizer {
   PassContext& context_;
   std::vector<Weight> weights_;
   Plan plan_;
-  int64_t elements_ = 0, bits_ = 0, activations_ = 0;
+  QuantizedWeights quantized_;
+  int64_t activations_ = 0;
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "compress/weight.h"
 #include "passes/quantize/codebook_formats.h"
 #include "passes/quantize/grid.h"
+#include "passes/quantize/quantized_weights.h"
 #include "passes/quantize/round_to_nearest.h"
 
 #include <fmt/format.h>
@@ -76,27 +77,19 @@ class QuantizeWeights final : public PassWith<QuantizeWeightsOptions> {
 
   Change run(Model& model, const Options& options, PassContext& context) const override {
     std::vector<Weight> selected = weights(model, options.where);
-    int64_t quantized = 0, bits = 0, done = 0;
+    QuantizedWeights quantized;
+    int64_t done = 0;
     for (Weight& weight : selected) {
       context.progress(done++, static_cast<int64_t>(selected.size()));
-      if (weight.is_quantized()) {
-        context.message(fmt::format("{}: left alone, it is quantized already ({})", weight.name(),
-                                    weight.encoding()));
-        context.count("weights_left_alone");
+      if (const std::string reason = unless_quantized(weight); !reason.empty()) {
+        leave_alone(weight, reason, context);
         continue;
       }
       if (!context.begin(weight.name())) break;
-      const QuantizedTensor codes = encode(weight, options);
-      weight.encode(codes);
-      quantized += weight.elements();
-      bits += codes.bits_on_disk();
+      quantized.encode(weight, encode(weight, options));
     }
-    context.count("weights_quantized", quantized);
-    if (quantized > 0) {
-      context.measure("bits_per_weight",
-                      static_cast<double>(bits) / static_cast<double>(quantized));
-    }
-    return quantized > 0 ? Change::kSome : Change::kNone;
+    quantized.report(context);
+    return quantized.any() ? Change::kSome : Change::kNone;
   }
 
  private:

@@ -22,6 +22,7 @@ NETWORKS = {
     "resnet20": os.environ.get("LATHE_RESNET20", str(SHARED / "checkpoints/resnet20-cifar10.th")),
     "resnet56": os.environ.get("LATHE_RESNET56", str(SHARED / "checkpoints/resnet56-cifar10.th")),
 }
+FASHION_VIT = str(ROOT / "recipes/checkpoints/vit-fashion-mnist.safetensors")
 CHAR_GPT = str(ROOT / "recipes/checkpoints/char-gpt.safetensors")
 TEXT = os.environ.get("LATHE_TEXT", str(SHARED / "text/tinyshakespeare.txt"))
 
@@ -140,13 +141,21 @@ class Page:
 
 def cifar(steps, count):
     """Steps on CIFAR-10; calibration takes the first `count` training images as they are."""
-    images = {"cifar10": {"split": "train", "normalize": "imagenet", "augment": ["crop", "flip"]}}
+    return images("cifar10", {"normalize": "imagenet"}, ["crop", "flip"], steps, count)
+
+
+def fashion(steps, count):
+    """The same on Fashion-MNIST."""
+    return images("fashion-mnist", {}, [{"crop": {"pad": 2}}, "flip"], steps, count)
+
+
+def images(dataset, options, augment, steps, count):
     return {
         "lathe": 1,
         "data": {
-            "train": images,
+            "train": {dataset: {"split": "train", **options, "augment": augment}},
             "calibration": {"take": {"from": "train", "count": count, "augment": False}},
-            "test": {"cifar10": {"split": "test", "normalize": "imagenet"}},
+            "test": {dataset: {"split": "test", **options}},
         },
         "steps": steps,
         "evaluate": {"data": "test", "metrics": ["top1"]},

@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 
-from experiments import CHAR_GPT, LATHE, MODELS, NETWORKS, Page, Table, cifar, text
+from experiments import CHAR_GPT, FASHION_VIT, LATHE, MODELS, NETWORKS, Page, Table, cifar, fashion, text
 
 SEEDS = (1, 2, 3)
 INNER = "layer*.conv1*"
@@ -119,12 +119,43 @@ def language_table():
     return table
 
 
+def vit_table():
+    table = Table("ViT on Fashion-MNIST, 30 % fewer parameters: top-1, %", ["top-1"])
+    epoch = {
+        "train": {
+            "epochs": 1,
+            "batch_size": 128,
+            "optimizer": {"adamw": {"lr": 1e-3, "weight_decay": 0.05}},
+            "schedule": {"cosine": {"final": 0.01, "warmup_epochs": 0.1}},
+            "clip_norm": 1,
+            "precision": "bf16",
+            "losses": [
+                {"cross_entropy": {"weight": 0.1}},
+                {"distill_logits": {"teacher": "original", "temperature": 4, "weight": 0.9}},
+            ],
+        }
+    }
+    for name, title, options, training in (
+        ("plain", "`prune.channels` (L2)", {}, []),
+        ("refit", "`compensate=refit`", {"compensate": "refit"}, []),
+        ("refit4", "`compensate=refit`, four rounds", {"compensate": "refit", "rounds": 4}, []),
+        ("plain-trained", "`prune.channels` (L2), one distilled epoch", {}, [epoch]),
+        ("refit4-trained", "`compensate=refit`, four rounds, one distilled epoch", {"compensate": "refit", "rounds": 4}, [epoch]),
+    ):
+        def recipe(column, options=options, training=training):
+            return fashion([{"pass": "prune.channels", "budget": {"parameters": 0.7}, **options}, *training], 512)
+
+        table.add(f"vit-{name}", title, FASHION_VIT, recipe, SEEDS if training else (1,))
+    return table
+
+
 TABLES = [
     scope_table("resnet20", "ResNet-20 at half the MACs, no training: top-1, %", "23.0 / 24.8 / - / - (Torch-Pruning)"),
     scope_table("resnet56", "ResNet-56 at half the MACs, no training: top-1, %", "33.9 / 38.9 / - / - (Torch-Pruning)"),
     trained_table(),
     criteria_table(),
     language_table(),
+    vit_table(),
 ]
 PAGE = Page("structured", [experiment for table in TABLES for experiment in table.experiments()])
 
@@ -133,6 +164,7 @@ LATENCIES = PAGE.logs / "latency" / "latency.json"
 TIMED = [(f"{network}-plain-{column.replace(', ', '-')}", network) for network in NETWORKS for column in SCOPES] + [
     ("gpt-plain-notraining", CHAR_GPT),
     ("gpt-refit-notraining", CHAR_GPT),
+    ("vit-plain-top-1", FASHION_VIT),
 ]
 
 
