@@ -22,6 +22,8 @@
 namespace compress {
 namespace {
 
+constexpr double kLeastRidge = 1e-8;  // so that a singular matrix has a solution
+
 // Mean squares of the columns; a few samples at a time, so that patches need little memory.
 at::Tensor input_power(const Node& layer, const std::vector<at::Tensor>& batches) {
   constexpr int64_t kSamples = 8;
@@ -38,27 +40,28 @@ at::Tensor input_power(const Node& layer, const std::vector<at::Tensor>& batches
   return sum / static_cast<double>(rows);
 }
 
-// Neighbours like the projections of an attention layer have the same inputs.
-class Grams {
+// The last layer's matrix: neighbours like the projections of an attention layer have one input.
+class OfOneInput {
  public:
-  explicit Grams(const Walk& walk) : walk_(walk) {}
-
-  const at::Tensor& of(const Node& layer) {
-    const Value* input = layer_input(layer);
+  template <class Compute>
+  const at::Tensor& get(const Node& layer, const Compute& compute) {
     const bool is_linear = operator_kind(layer) == OperatorKind::kLinear;
-    if (is_linear && input->name() == linear_input_) return gram_;
-    Gram gram;
-    for (const at::Tensor& batch : walk_.at(input)) gram.add(layer, batch);
-    gram_ = gram.mean();
-    linear_input_ = is_linear ? input->name() : std::string();
-    return gram_;
+    const std::string& input = layer_input(layer)->name();
+    if (!is_linear || input != linear_input_) matrix_ = compute();
+    linear_input_ = is_linear ? input : std::string();
+    return matrix_;
   }
 
  private:
-  const Walk& walk_;
   std::string linear_input_;
-  at::Tensor gram_;
+  at::Tensor matrix_;
 };
+
+at::Tensor input_gram(const Node& layer, const Walk& walk) {
+  Gram gram;
+  for (const at::Tensor& batch : walk.at(layer_input(layer))) gram.add(layer, batch);
+  return gram.mean();
+}
 
 // The model as it was before its layers were edited, run beside it.
 class Original {
@@ -69,7 +72,12 @@ class Original {
         walk_(model_, batches) {}
 
   // Mean of z x^T, z the inputs of the layer here, x those in the edited model.
-  at::Tensor cross_gram(const Weight& weight, const Walk& edited) {
+  const at::Tensor& cross_gram(const Weight& weight, const Walk& edited) {
+    return grams_.get(*weight.layer(), [&] { return compute(weight, edited); });
+  }
+
+ private:
+  at::Tensor compute(const Weight& weight, const Walk& edited) {
     const auto same = std::find_if(weights_.begin(), weights_.end(), [&](const Weight& other) {
       return other.name() == weight.name();
     });
@@ -81,10 +89,10 @@ class Original {
     return cross.mean();
   }
 
- private:
   const Model model_;
   const std::vector<Weight> weights_;
   Walk walk_;
+  OfOneInput grams_;
 };
 
 struct What {
@@ -99,7 +107,7 @@ void for_each_layer(Model& model, const Selector& where, PassContext& context, c
   std::optional<Original> original;
   if (what.target == LayerTarget::kOriginal) original.emplace(model, context.calibration());
   Walk walk(model, context.calibration());
-  Grams grams(walk);
+  OfOneInput grams;
   int64_t done = 0;
   for (Weight& weight : selected) {
     context.progress(done++, static_cast<int64_t>(selected.size()));
@@ -115,7 +123,7 @@ void for_each_layer(Model& model, const Selector& where, PassContext& context, c
     const int64_t rows = weight.output_dim();
     CalibratedLayer layer{weight, as_matrix(weight.effective(), rows).to(at::kFloat), {}, {}, {}};
     if (what.inputs == LayerInputs::kGram) {
-      layer.gram = grams.of(*weight.layer());
+      layer.gram = grams.get(*weight.layer(), [&] { return input_gram(*weight.layer(), walk); });
       layer.power = layer.gram.diagonal(0, 1, 2);
     } else {
       layer.power = input_power(*weight.layer(), walk.at(layer_input(*weight.layer())));
@@ -158,7 +166,7 @@ at::Tensor weight_for_inputs(const at::Tensor& weight, const at::Tensor& gram,
   const at::Tensor rows = weight.to(at::kDouble).view({gram.size(0), -1, weight.size(1)});
   at::Tensor system = gram.clone();
   at::Tensor diagonal = system.diagonal(0, 1, 2);
-  diagonal += ridge * diagonal.mean({1}, /*keepdim=*/true).clamp_min(1e-30);
+  diagonal += std::max(ridge, kLeastRidge) * diagonal.mean({1}, /*keepdim=*/true).clamp_min(1e-30);
   const at::Tensor change =
       at::linalg_solve(system, at::matmul(rows, cross - gram), /*left=*/false);
   return (rows + change).to(weight.scalar_type()).view(weight.sizes());

@@ -40,12 +40,13 @@ enum class LayerTarget {
 inline std::vector<std::string_view> option_names(LayerTarget) { return {"layer", "original"}; }
 
 /// The weight W' that minimises E |W' x - W z|^2 + ridge m |W' - W|^2, x the inputs now, z those
-/// before, m the mean of E x^2: what a layer whose inputs have changed would have to be to give
-/// what it gave. For a change D of W', E |(W' + D) x - W z|^2 is tr(D H D^T) and a constant (but
-/// for the ridge), so methods that keep a layer's output go on from W' as they would from W.
-/// `weight`: [rows, columns]; `gram` of x x^T and `cross` of z x^T: double [groups, columns,
-/// columns]. Li et al., "GPTAQ: Efficient Finetuning-Free Quantization for Asymmetric Calibration",
-/// ICML 2025, equation 5, solved before the first column instead of column by column.
+/// before, m the mean of E x^2 (`ridge` counts as at least 1e-8): what a layer whose inputs have
+/// changed would have to be to give what it gave. For a change D of W', E |(W' + D) x - W z|^2 is
+/// tr(D H D^T) and a constant (but for the ridge), so methods that keep a layer's output go on from
+/// W' as they would from W. `weight`: [rows, columns]; `gram` of x x^T and `cross` of z x^T: double
+/// [groups, columns, columns]. Li et al., "GPTAQ: Efficient Finetuning-Free Quantization for
+/// Asymmetric Calibration", ICML 2025, equation 5, solved before the first column instead of column
+/// by column.
 at::Tensor weight_for_inputs(const at::Tensor& weight, const at::Tensor& gram,
                              const at::Tensor& cross, double ridge);
 
