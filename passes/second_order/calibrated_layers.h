@@ -44,9 +44,9 @@ inline std::vector<std::string_view> option_names(LayerTarget) { return {"layer"
 /// changed would have to be to give what it gave. For a change D of W', E |(W' + D) x - W z|^2 is
 /// tr(D H D^T) and a constant (but for the ridge), so methods that keep a layer's output go on from
 /// W' as they would from W. `weight`: [rows, columns]; `gram` of x x^T and `cross` of z x^T: double
-/// [groups, columns, columns]. Li et al., "GPTAQ: Efficient Finetuning-Free Quantization for
-/// Asymmetric Calibration", ICML 2025, equation 5, solved before the first column instead of column
-/// by column.
+/// [groups, columns, columns]. The objective is that of Li et al., "GPTAQ: Efficient
+/// Finetuning-Free Quantization for Asymmetric Calibration", ICML 2025, who solve it column by
+/// column.
 at::Tensor weight_for_inputs(const at::Tensor& weight, const at::Tensor& gram,
                              const at::Tensor& cross, double ridge);
 
