@@ -155,15 +155,19 @@ std::optional<at::ScalarType> scalar_type(std::string_view dtype) {
   return std::nullopt;
 }
 
-// The bytes that the elements take, or nothing if that is beyond `limit`.
-std::optional<uint64_t> bytes_of(const std::vector<int64_t>& shape, uint64_t item, uint64_t limit) {
-  if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return 0;
+// The bytes that the elements take; nothing if a tensor cannot have them. Strides must fit, too,
+// where a dimension of 0 makes them count for nothing.
+std::optional<uint64_t> bytes_of(const std::vector<int64_t>& shape, uint64_t item) {
+  constexpr uint64_t kMost = uint64_t{1} << 62;
   uint64_t bytes = item;
+  bool is_empty = false;
   for (const int64_t size : shape) {
-    if (bytes > limit / static_cast<uint64_t>(size)) return std::nullopt;
-    bytes *= static_cast<uint64_t>(size);
+    is_empty = is_empty || size == 0;
+    const auto factor = static_cast<uint64_t>(std::max<int64_t>(size, 1));
+    if (bytes > kMost / factor) return std::nullopt;
+    bytes *= factor;
   }
-  return bytes;
+  return is_empty ? 0 : bytes;
 }
 
 struct Location {
@@ -212,7 +216,7 @@ at::Tensor read_npy(const std::shared_ptr<MappedFile>& file) {
                 file->name(), "save it as float32, int64 or uint8, little-endian");
   }
   const uint64_t available = file->size() - found.data;
-  const auto bytes = bytes_of(header.shape, c10::elementSize(*type), available);
+  const auto bytes = bytes_of(header.shape, c10::elementSize(*type));
   if (bytes != available) {
     throw Error(ErrorCode::kBadFile,
                 fmt::format("{} bytes of elements, expected those of shape ({}) and type {}",

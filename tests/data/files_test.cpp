@@ -81,6 +81,10 @@ TEST(Npy, RefusesWhatIsNotSound) {
   for (const std::string& header : headers) {
     EXPECT_THROW(read(npy(header, kData)), Error) << header;
   }
+  // Of no elements, and strides beyond 64 bits all the same.
+  const std::string huge = "(0, 4294967296, 4294967296, 4294967296)";
+  EXPECT_THROW(read(npy("{'descr': '|u1', 'fortran_order': False, 'shape': " + huge + "}", "")),
+               Error);
   const std::string whole = npy(kHeader, kData);
   for (size_t size = 1; size < whole.size(); ++size) {
     EXPECT_THROW(read(whole.substr(0, size)), Error) << size;
