@@ -8,6 +8,8 @@
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+
 namespace compress {
 namespace {
 
@@ -117,6 +119,18 @@ Json write_parts(const std::vector<Selector>& parts) {
   return json;
 }
 
+// A selector that is nothing but `any`, as a list; null if it is not, or a list of names, which
+// would read as one.
+Json list_of_parts(const Selector& selector) {
+  Selector only_any;
+  only_any.any = selector.any;
+  if (selector.any.empty() || !(selector == only_any)) return {};
+  Json parts = write_parts(selector.any);
+  const bool names =
+      std::all_of(parts.begin(), parts.end(), [](const Json& part) { return part.is_string(); });
+  return names ? Json() : parts;
+}
+
 }  // namespace
 
 void read_selector(const Json& json, const std::string& where, Selector& out, Problems& problems) {
@@ -154,6 +168,8 @@ Json write_selector(const Selector& selector) {
       }()) {
     return one_or_more(selector.names, same);
   }
+  // A list is nested no deeper than what it was read from, which an object in its place would be.
+  if (Json parts = list_of_parts(selector); !parts.is_null()) return parts;
   const auto kind_names = option_names(OperatorKind{});
   Json json = Json::object();
   if (!selector.names.empty()) json["name"] = one_or_more(selector.names, same);

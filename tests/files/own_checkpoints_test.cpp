@@ -5,7 +5,7 @@
 #include "compress/train/label_losses.h"
 #include "tests/support/paths.h"
 
-#include <ATen/ops/tensor.h>
+#include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
 #include <gtest/gtest.h>
@@ -40,6 +40,25 @@ TEST(OwnCheckpoints, CharGptReadsEnglishBetterThanNoise) {
   const double backwards = loss_of(model, ":etarepmet erom dna ylevol erom tra uohT\n");
   EXPECT_LT(sonnet, 2.2);  // of ln(65) = 4.17 nats
   EXPECT_GT(backwards, 3.5);
+}
+
+TEST(OwnCheckpoints, VisionTransformerKnowsDrawnTrousersFromABag) {
+  const Model model =
+      load_model((source_dir() / "recipes/checkpoints/vit-fashion-mnist.safetensors").string());
+  at::Tensor trousers = at::zeros({28, 28}), bag = at::zeros({28, 28});
+  trousers.narrow(0, 0, 6).narrow(1, 9, 11).fill_(0.8);
+  trousers.narrow(0, 6, 22).narrow(1, 9, 4).fill_(0.8);
+  trousers.narrow(0, 6, 22).narrow(1, 16, 4).fill_(0.8);
+  bag.narrow(0, 11, 15).narrow(1, 2, 24).fill_(0.7);
+  bag.narrow(0, 4, 7).narrow(1, 9, 2).fill_(0.7);
+  bag.narrow(0, 4, 7).narrow(1, 17, 2).fill_(0.7);
+  bag.narrow(0, 4, 2).narrow(1, 9, 10).fill_(0.7);
+  const c10::NoGradGuard no_grad;
+  const at::Tensor logits =
+      model.forward({(at::stack({trousers, bag}).unsqueeze(1) - 0.2860) / 0.3530})[0];
+  constexpr int64_t kTrouser = 1, kBag = 8;  // classes of Fashion-MNIST
+  EXPECT_EQ(logits.argmax(1)[0].item<int64_t>(), kTrouser) << logits;
+  EXPECT_EQ(logits.argmax(1)[1].item<int64_t>(), kBag) << logits;
 }
 
 }  // namespace

@@ -76,11 +76,14 @@ TEST(Selector, HoldsAllConditionsOfAnObject) {
 TEST(Selector, PrintsTheShortestFormThatReadsBack) {
   for (const char* text :
        {R"("*")", R"("fc")", R"(["a","b"])", R"({"kind":"conv"})", R"({"name":"a*","kind":"conv"})",
-        R"({"not":"fc"})", R"({"min_elements":1,"max_elements":9})",
-        R"({"any":["a",{"kind":"linear"}]})", R"({"not":["a","b"],"all":[{"kind":"conv"}]})"}) {
+        R"({"not":"fc"})", R"({"min_elements":1,"max_elements":9})", R"(["a",{"kind":"linear"}])",
+        R"([["a","b"],[{"kind":"conv"},"c"]])", R"({"any":["a","b"]})",
+        R"({"max_elements":9,"any":["a",{"kind":"conv"}]})",
+        R"({"not":["a","b"],"all":[{"kind":"conv"}]})"}) {
     EXPECT_EQ(selector(text).text(), text);
   }
   EXPECT_EQ(selector(R"({"name": ["a"]})").text(), R"("a")");
+  EXPECT_EQ(selector(R"({"any": ["a", {"kind": "conv"}]})").text(), R"(["a",{"kind":"conv"}])");
 }
 
 TEST(Selector, RefusesWhatItDoesNotKnow) {
