@@ -76,15 +76,14 @@ class PruneSparseGpt final : public PassWith<PruneSparseGptOptions> {
     const auto leave_alone = [&](const Weight& weight) {
       return unless_prunable(weight, options.m);
     };
+    const auto prune = [&](CalibratedLayer& layer) {
+      PruneColumns how = settings(layer.weight, options);
+      if (zeros.contains(layer.weight.name())) how.zeros = zeros.at(layer.weight.name());
+      const PrunedColumns found = prune_columns(layer.matrix, layer.gram, how, layer.keep);
+      pruner.apply(layer, found, options.damping);
+    };
     for_each_calibrated_layer(model, options.where, context, options.target, options.damping,
-                              leave_alone, [&](auto& layer) {
-                                PruneColumns how = settings(layer.weight, options);
-                                if (zeros.contains(layer.weight.name()))
-                                  how.zeros = zeros.at(layer.weight.name());
-                                const PrunedColumns found =
-                                    prune_columns(layer.matrix, layer.gram, how, layer.keep);
-                                pruner.apply(layer, found, options.damping);
-                              });
+                              leave_alone, prune);
     return pruner.finish();
   }
 

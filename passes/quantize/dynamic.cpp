@@ -109,9 +109,8 @@ class QuantizeDynamic final : public PassWith<QuantizeDynamicOptions> {
                     context);
         continue;
       }
-      if (weight.is_quantized()) {
-        context.message(fmt::format("{}: its weight is left alone, it is quantized already ({})",
-                                    weight.name(), weight.encoding()));
+      if (const std::string reason = unless_quantized(weight); !reason.empty()) {
+        context.message(fmt::format("{}: its weight is left alone, {}", weight.name(), reason));
         context.count("weights_left_alone");
       } else {
         if (!(allowed = context.begin(weight.name()))) break;

@@ -181,9 +181,8 @@ class StaticQuantizer {
   bool quantize_weights() {
     for (const PlannedLayer& layer : plan_.layers) {
       Weight& weight = weights_[layer.weight];
-      if (weight.is_quantized()) {
-        context_.message(fmt::format("{}: its weight is left alone, it is quantized already ({})",
-                                     weight.name(), weight.encoding()));
+      if (const std::string reason = unless_quantized(weight); !reason.empty()) {
+        context_.message(fmt::format("{}: its weight is left alone, {}", weight.name(), reason));
         context_.count("weights_left_alone");
         continue;
       }

@@ -9,12 +9,12 @@
 #include "compress/graph/channels.h"
 #include "compress/graph/compact.h"
 #include "compress/model.h"
+#include "tests/support/paths.h"
 
 #include <ATen/Parallel.h>
 
 #include <benchmark/benchmark.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -80,12 +80,7 @@ void add(const std::filesystem::path& file) {
 }
 
 void add_usual() {
-  const char* home = std::getenv("HOME");
-  const char* given = std::getenv("LATHE_INTEROP_MODELS");
-  const std::filesystem::path folder =
-      given != nullptr
-          ? std::filesystem::path(given)
-          : std::filesystem::path(home == nullptr ? "." : home) / ".cache/lathe/interop-models";
+  const std::filesystem::path folder = testing::exported_models_dir();
   for (const char* name : kUsual) {
     const std::filesystem::path file = folder / (std::string(name) + ".pt2");
     if (std::filesystem::exists(file)) add(file);

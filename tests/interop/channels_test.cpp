@@ -5,12 +5,12 @@
 
 #include "compress/files.h"
 #include "compress/graph/verify.h"
+#include "tests/support/paths.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <iostream>
 
@@ -18,15 +18,9 @@ namespace compress::testing {
 namespace {
 
 std::vector<std::filesystem::path> exported_models() {
-  const char* home = std::getenv("HOME");
-  const char* given = std::getenv("LATHE_INTEROP_MODELS");
-  const std::filesystem::path folder =
-      given != nullptr
-          ? std::filesystem::path(given)
-          : std::filesystem::path(home == nullptr ? "." : home) / ".cache/lathe/interop-models";
   std::vector<std::filesystem::path> files;
   std::error_code missing;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, missing)) {
+  for (const auto& entry : std::filesystem::directory_iterator(exported_models_dir(), missing)) {
     if (entry.path().extension() == ".pt2") files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());

@@ -18,6 +18,12 @@ std::filesystem::path shared_file(const std::string& relative) {
   return std::filesystem::exists(file) ? file : std::filesystem::path();
 }
 
+std::filesystem::path exported_models_dir() {
+  if (const char* given = std::getenv("LATHE_INTEROP_MODELS")) return given;
+  const char* home = std::getenv("HOME");
+  return std::filesystem::path(home == nullptr ? "." : home) / ".cache/lathe/interop-models";
+}
+
 ScratchDir::ScratchDir() {
   std::string pattern = (std::filesystem::temp_directory_path() / "lathe-test-XXXXXX").string();
   if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("cannot make " + pattern);

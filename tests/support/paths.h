@@ -15,6 +15,10 @@ std::filesystem::path source_dir();
 ///   `const auto file = shared_file("checkpoints/x.th"); if (file.empty()) GTEST_SKIP() << ...`
 std::filesystem::path shared_file(const std::string& relative);
 
+/// The folder that tests/interop/run exports networks to: that of LATHE_INTEROP_MODELS, or one in
+/// the user's cache. It may be absent.
+std::filesystem::path exported_models_dir();
+
 /// A fresh empty folder, removed with everything in it when the object dies.
 class ScratchDir {
  public:
