@@ -4,8 +4,13 @@
 
 #include "compress/graph/shapes.h"
 
-#include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/isnan.h>
+#include <ATen/ops/randn.h>
 #include <c10/core/GradMode.h>
 
 #include <fmt/format.h>

@@ -7,8 +7,14 @@
 #include "compress/graph/interpreter.h"
 #include "compress/model.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/core/ivalue.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/maximum.h>
+#include <ATen/ops/minimum.h>
+#include <ATen/ops/stack.h>
 #include <c10/core/GradMode.h>
 
 #include <fmt/format.h>

@@ -6,7 +6,10 @@
 #include "compress/graph/graph.h"
 #include "compress/selector.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/constant_pad_nd.h>
 
 #include <fmt/format.h>
 

@@ -5,7 +5,8 @@
 #include "compress/error.h"
 #include "compress/io/mapped_file.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>

@@ -7,7 +7,8 @@
 #include "compress/error.h"
 #include "compress/io/safetensors.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 
 #include <fmt/format.h>
 

@@ -3,7 +3,11 @@
 #include "compress/encoding_bits.h"
 #include "compress/engine/lowering.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/_convert_weight_to_int4pack_for_cpu.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/stack.h>
 
 #include <algorithm>
 #include <cstdint>

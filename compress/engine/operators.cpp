@@ -2,7 +2,7 @@
 
 #include "compress/engine/lowering.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <cmath>

@@ -7,7 +7,7 @@
 #include "compress/graph/scalar_ops.h"
 #include "compress/graph/schema.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include <fmt/format.h>

@@ -4,7 +4,7 @@
 
 #include "compress/graph/schema.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 namespace compress {
 

@@ -8,7 +8,9 @@
 #include "compress/graph/shapes.h"
 #include "compress/graph/verify.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
 
 #include <fmt/format.h>
 

@@ -5,7 +5,8 @@
 #include "compress/error.h"
 #include "compress/graph/schema.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/tensor.h>
 
 #include <fmt/format.h>
 

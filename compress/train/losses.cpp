@@ -8,7 +8,9 @@
 #include "compress/train/teacher.h"
 #include "compress/train/teacher_terms.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 #include <c10/core/GradMode.h>
 
 #include <fmt/format.h>

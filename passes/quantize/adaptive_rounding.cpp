@@ -2,7 +2,9 @@
 
 #include "passes/quantize/adaptive_rounding.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/sigmoid.h>
 
 #include <algorithm>
 

@@ -13,7 +13,8 @@
 #include "passes/quantize/equalize.h"
 #include "passes/quantize/layer_pairs.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
 
 #include <fmt/format.h>
 

@@ -5,7 +5,10 @@
 #include "compress/encoding.h"
 #include "compress/error.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/where.h>
 
 namespace compress {
 

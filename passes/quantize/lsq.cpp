@@ -9,8 +9,11 @@
 #include "compress/weight.h"
 #include "passes/quantize/learned_step.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <fmt/format.h>
 

@@ -10,9 +10,10 @@
 #include "passes/quantize/round_to_nearest.h"
 #include "passes/quantize/unit_trainer.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/core/ivalue.h>
+#include <ATen/ops/cat.h>
 
 #include <fmt/format.h>
 

@@ -15,7 +15,8 @@
 #include "passes/quantize/ranges.h"
 #include "passes/quantize/round_to_nearest.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
 
 #include <fmt/format.h>
 

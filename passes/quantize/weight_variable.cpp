@@ -4,7 +4,10 @@
 
 #include "passes/quantize/adaptive_rounding.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/where.h>
 
 #include <utility>
 

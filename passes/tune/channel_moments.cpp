@@ -2,7 +2,10 @@
 
 #include "passes/tune/channel_moments.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/var_mean.h>
+#include <ATen/ops/where.h>
 
 #include <algorithm>
 
