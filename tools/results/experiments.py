@@ -139,9 +139,9 @@ class Page:
                     self.run(experiment, seed)
 
 
-def cifar(steps, count):
+def cifar(steps, count, metrics=("top1",)):
     """Steps on CIFAR-10; calibration takes the first `count` training images as they are."""
-    return images("cifar10", {"normalize": "imagenet"}, ["crop", "flip"], steps, count)
+    return images("cifar10", {"normalize": "imagenet"}, ["crop", "flip"], steps, count, metrics)
 
 
 def fashion(steps, count):
@@ -149,7 +149,7 @@ def fashion(steps, count):
     return images("fashion-mnist", {}, [{"crop": {"pad": 2}}, "flip"], steps, count)
 
 
-def images(dataset, options, augment, steps, count):
+def images(dataset, options, augment, steps, count, metrics=("top1",)):
     return {
         "lathe": 1,
         "data": {
@@ -158,7 +158,7 @@ def images(dataset, options, augment, steps, count):
             "test": {dataset: {"split": "test", **options}},
         },
         "steps": steps,
-        "evaluate": {"data": "test", "metrics": ["top1"]},
+        "evaluate": {"data": "test", "metrics": list(metrics)},
     }
 
 
@@ -176,10 +176,11 @@ def text(steps):
 
 
 class Table:
-    """Rows of methods, columns of settings; a cell is an experiment."""
+    """Rows of methods, columns of settings; a cell is an experiment and shows `metric`, the mean and range of its seeds, and
+    behind a slash the mean of `beside`, a second metric."""
 
-    def __init__(self, title, columns, metric="top1"):
-        self.title, self.columns, self.metric, self.rows = title, columns, metric, []
+    def __init__(self, title, columns, metric="top1", beside=None):
+        self.title, self.columns, self.metric, self.beside, self.rows = title, columns, metric, beside, []
 
     def add(self, name, title, model, recipe_of, seeds=(1,), reference=""):
         """`recipe_of(column)` is the recipe of a column, or None where the method has no such setting."""
@@ -203,13 +204,14 @@ class Table:
             line = [title]
             for column in self.columns:
                 logs = page.logs_of(cells[column]) if column in cells else []
-                line.append(self.cell([log["after"]["metrics"][self.metric] for log in logs]))
+                line.append(self.cell([log["after"]["metrics"] for log in logs]))
             lines.append(f"| {' | '.join(line)} | {reference} |")
         return "\n".join(lines) + "\n" if len(lines) > 3 else ""
 
-    @staticmethod
-    def cell(figures):
-        if not figures:
+    def cell(self, found):
+        if not found:
             return ""
+        figures = [metrics[self.metric] for metrics in found]
         spread = f" ({min(figures):.2f} to {max(figures):.2f})" if len(figures) > 1 else ""
-        return f"{statistics.mean(figures):.2f}{spread}"
+        second = [metrics[self.beside] for metrics in found if self.beside in metrics]
+        return f"{statistics.mean(figures):.2f}{spread}" + (f" / {statistics.mean(second):.4f}" if second else "")

@@ -60,11 +60,11 @@ def weights_table():
 
 def ladder_table():
     columns = ["W4A8", "W4A4", "W3A3"]
-    table = Table("ResNet-20, weights and activations, 1024 images: top-1, %", columns)
+    table = Table("ResNet-20, weights and activations, 1024 images: top-1, % / cross-entropy", columns, beside="loss")
 
     def method(name, step, seeds):
         def recipe(column):
-            return cifar([FOLD, {**step, "bits": int(column[1]), "activations": int(column[3])}], 1024)
+            return cifar([FOLD, {**step, "bits": int(column[1]), "activations": int(column[3])}], 1024, ("top1", "loss"))
 
         table.add(f"wa-{name}", f"`quantize.{name}`", "resnet20", recipe, seeds)
 
