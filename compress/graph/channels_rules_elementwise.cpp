@@ -98,6 +98,16 @@ void prelu(RuleCall& call) {
   call.give(input);
 }
 
+// Steps and zero points go with the channels that they belong to.
+void fake_quantize_channels(RuleCall& call) {
+  const TensorChannels& input = call.operand("self");
+  const int64_t axis = from_front(call.integer("axis"), input.rank());
+  for (const char* name : {"scale", "zero_point"}) {
+    call.join(input.labels[axis], call.operand(name).labels[0]);
+  }
+  call.give(input);
+}
+
 void glu(RuleCall& call) {
   TensorChannels channels = call.operand("self");
   const int64_t dim = from_front(call.integer("dim"), channels.rank());
@@ -173,6 +183,7 @@ void add_elementwise_rules(ChannelRules& rules) {
                          "zeros_like",
                          "nan_to_num",
                          "fake_quantize_per_tensor_affine",
+                         "_fake_quantize_learnable_per_tensor_affine",
                          "native_dropout",
                          "mul.Scalar",
                          "div.Scalar",
@@ -232,6 +243,10 @@ void add_elementwise_rules(ChannelRules& rules) {
     rules[op] = bit_shift;
   }
   for (const char* op : {"__rshift__.Scalar", "__lshift__.Scalar"}) rules[op] = keep_zero;
+  for (const char* op :
+       {"fake_quantize_per_channel_affine", "_fake_quantize_learnable_per_channel_affine"}) {
+    rules[op] = fake_quantize_channels;
+  }
   rules["prelu"] = prelu;
   rules["glu"] = glu;
   rules["sym_size.int"] = read_size;

@@ -16,6 +16,9 @@
 
 namespace compress {
 
+/// Makes of a tensor with the sizes that a parameter had one with the sizes that it has now.
+using SizeChange = std::function<at::Tensor(const at::Tensor&)>;
+
 /// Where a run stands. Hooks count time in optimizer steps; options speak of epochs.
 struct TrainingClock {
   int64_t step = 0;  ///< optimizer steps that are done
@@ -37,10 +40,9 @@ struct Training {
   /// place; null, or an empty list, where the optimizer's state is out of reach.
   std::function<std::vector<at::Tensor>(std::string_view parameter)> moments;
   /// To be called when a parameter's tensor was replaced by one of other sizes: the optimizer drops
-  /// the old one; `moment` makes the new state tensors from the old. Null where there is none.
-  std::function<void(std::string_view parameter,
-                     const std::function<at::Tensor(const at::Tensor&)>& moment)>
-      replaced;
+  /// the old one and makes its new state tensors from the old, and so do the other hooks. Null
+  /// where there are none of them.
+  std::function<void(std::string_view parameter, const SizeChange& change)> replaced;
 };
 
 /// A method at work in one training run. A step of the loop is
@@ -74,6 +76,9 @@ class TrainingHook {
   /// Masks, projects, makes proximal steps. `clock.step` counts the step that was just made.
   virtual void after_step(Training&) {}
   virtual void after_epoch(Training&) {}
+  /// Another hook (or this one) has called `Training::replaced`: what is kept here beside the
+  /// parameter, in its sizes, has to follow.
+  virtual void parameter_replaced(std::string_view parameter, const SizeChange& change) {}
 
   /// Leaves an ordinary compressed model, without anything that only training needs.
   virtual void finish(Training&) = 0;

@@ -37,12 +37,7 @@ std::unique_ptr<TrainingHook> make_hook(const Step& step, size_t index) {
 
 TrainingSession::TrainingSession(Model& model, std::unique_ptr<PassContext> own,
                                  const SessionOptions& options)
-    : own_context_(std::move(own)),
-      training_{model,
-                *own_context_,
-                {0, options.steps_per_epoch, options.total_steps},
-                options.moments,
-                options.replaced} {}
+    : own_context_(std::move(own)), training_(training_on(model, *own_context_, options)) {}
 
 TrainingSession::TrainingSession(Model& model, const std::string& passes,
                                  const PassRegistry& registry, const SessionOptions& options)
@@ -54,15 +49,22 @@ TrainingSession::TrainingSession(Model& model, const std::string& passes,
 TrainingSession::TrainingSession(Model& model, const std::vector<Step>& passes,
                                  PassContext& context, const SessionOptions& options,
                                  const std::map<std::string, at::Tensor>* saved)
-    : training_{model,
-                context,
-                {0, options.steps_per_epoch, options.total_steps},
-                options.moments,
-                options.replaced} {
+    : training_(training_on(model, context, options)) {
   add_hooks(passes, saved);
 }
 
 TrainingSession::~TrainingSession() = default;
+
+Training TrainingSession::training_on(Model& model, PassContext& context,
+                                      const SessionOptions& options) {
+  const auto replaced = [this, tell = options.replaced](std::string_view parameter,
+                                                        const SizeChange& change) {
+    if (tell) tell(parameter, change);
+    for (const auto& hook : hooks_) hook->parameter_replaced(parameter, change);
+  };
+  return {
+      model, context, {0, options.steps_per_epoch, options.total_steps}, options.moments, replaced};
+}
 
 void TrainingSession::add_hooks(const std::vector<Step>& passes,
                                 const std::map<std::string, at::Tensor>* saved) {

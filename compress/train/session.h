@@ -31,8 +31,7 @@ struct SessionOptions {
   uint64_t seed = 0;
   /// See `Training::moments` and `Training::replaced`; may be null.
   std::function<std::vector<at::Tensor>(std::string_view)> moments;
-  std::function<void(std::string_view, const std::function<at::Tensor(const at::Tensor&)>&)>
-      replaced;
+  std::function<void(std::string_view, const SizeChange&)> replaced;
 };
 
 /// Training passes at work on a model. Besides those of the recipe it keeps masks that the model
@@ -76,6 +75,7 @@ class TrainingSession {
 
  private:
   TrainingSession(Model& model, std::unique_ptr<PassContext> own, const SessionOptions& options);
+  Training training_on(Model& model, PassContext& context, const SessionOptions& options);
   void add_hooks(const std::vector<Step>& passes, const std::map<std::string, at::Tensor>* saved);
 
   std::unique_ptr<PassContext> own_context_;

@@ -99,6 +99,14 @@ class GradualHook final : public TrainingHook {
     return state;
   }
 
+  void parameter_replaced(std::string_view parameter, const SizeChange& change) override {
+    for (Target& target : targets_) {
+      if (target.name != parameter) continue;
+      target.mask = change(target.mask);
+      if (target.score.defined()) target.score = change(target.score);
+    }
+  }
+
   void after_backward(Training& training) override {
     const at::NoGradGuard no_grad;
     for (Target& target : targets_) {

@@ -32,6 +32,37 @@ TEST(PruneChannelsGradual, CutsWhatTheOptimizerKeeps) {
   }
 }
 
+TEST(PruneChannelsGradual, CutsWhatOtherPassesKeep) {
+  for (const char* criterion : {"magnitude", "taylor"}) {
+    for (const bool first : {false, true}) {
+      SCOPED_TRACE(first);
+      const std::string channels = "{pass=prune.channels_gradual,budget={macs=0.5},rounds=3}";
+      const std::string single =
+          std::string("{pass=prune.gradual,sparsity=0.6,frequency=1,criterion=") + criterion + "}";
+      Model model = small_convnet();
+      const RunResult result =
+          train_with_all(model, first ? channels + "," + single : single + "," + channels);
+      EXPECT_LE(result.steps.at(0).measures.at("macs_kept"), 0.5);
+      for (const Weight& weight : weights(std::as_const(model))) {
+        ASSERT_TRUE(weight.mask().defined()) << weight.name();
+        EXPECT_EQ(weight.mask().sizes(), weight.stored()->tensor.sizes());
+        EXPECT_NEAR(weight.mask().to(at::kDouble).mean().item<double>(), 0.4, 0.15)
+            << weight.name();
+      }
+    }
+  }
+}
+
+TEST(PruneChannelsGradual, CutsStepsThatAreLearned) {
+  Model model = small_convnet();
+  const RunResult result = train_with_all(
+      model, "{pass=quantize.lsq},{pass=prune.channels_gradual,budget={macs=0.5},rounds=3}");
+  EXPECT_LE(result.steps.at(0).measures.at("macs_kept"), 0.5);
+  for (const Weight& weight : weights(std::as_const(model))) {
+    EXPECT_TRUE(weight.is_quantized()) << weight.name();
+  }
+}
+
 TEST(PruneChannelsGradual, RefusesWhatItCannotDo) {
   Model model = small_convnet();
   EXPECT_THAT(refusal("train{during=[{pass=prune.channels_gradual,criterion=apoz}]}", model),

@@ -37,9 +37,10 @@ return output = fc
   return model;
 }
 
-/// Four epochs of four steps on random images with `pass` (`id,option=value`) under `during`;
-/// `train` holds more options of the step.
-inline RunResult train_with(Model& model, const std::string& pass, const std::string& train = {}) {
+/// Four epochs of four steps on random images with `passes` (`{pass=id,option=value},...`) under
+/// `during`; `train` holds more options of the step.
+inline RunResult train_with_all(Model& model, const std::string& passes,
+                                const std::string& train = {}) {
   static const TrainingEnvironment environment = [] {
     TrainingEnvironment made;
     made.has_data = [](const std::string&) { return true; };
@@ -53,8 +54,13 @@ inline RunResult train_with(Model& model, const std::string& pass, const std::st
   options.training = &environment;
   options.verify = true;
   return run_passes("train{epochs=4,batch_size=16," + (train.empty() ? "" : train + ",") +
-                        "during=[{pass=" + pass + "}]}",
+                        "during=[" + passes + "]}",
                     model, options);
+}
+
+/// The same with one pass, `id,option=value`.
+inline RunResult train_with(Model& model, const std::string& pass, const std::string& train = {}) {
+  return train_with_all(model, "{pass=" + pass + "}", train);
 }
 
 }  // namespace compress::testing
