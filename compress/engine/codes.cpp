@@ -18,6 +18,9 @@ namespace {
 // More rows than this and a multiplication with decoded weights, four times their size, is faster.
 constexpr int64_t kRowsOfPackedKernel = 8;
 
+// LibTorch's kernel takes outputs by so many.
+constexpr int64_t kRowsOfPackedWeight = 16;
+
 // The length of runs with one scale that LibTorch's kernel has code for, or 0.
 int64_t packed_group(int64_t group_size) {
   for (const int64_t length : {256, 128, 64, 32}) {
@@ -76,7 +79,7 @@ std::optional<PackedLinear> Lowering::packed_weights(const Node& layer, int64_t 
   const int64_t group = columns % of_file == 0 ? packed_group(of_file) : 0;
   if (quantized.bits != 4 || quantized.has_codebook() || weight.mask().defined() ||
       weight.output_dim() != 0 || quantized.channel_dim != 0 || quantized.sizes.size() != 2 ||
-      group == 0) {
+      quantized.rows() % kRowsOfPackedWeight != 0 || group == 0) {
     return std::nullopt;
   }
   at::Tensor scale = quantized.scale.to(at::kFloat);

@@ -48,7 +48,8 @@ struct Training {
 /// A method at work in one training run. A step of the loop is
 ///
 ///   before_forward, forward, loss + loss_term, backward, after_backward, the optimizer's step,
-///   after_step; and after the last one of an epoch after_epoch.
+///   after_step; and after the last one of an epoch after_epoch. before_evaluation comes in front
+///   of every evaluation and of finish.
 ///
 /// With several hooks each moment goes through them in the recipe's order, finish in the reverse.
 class TrainingHook {
@@ -76,6 +77,10 @@ class TrainingHook {
   /// Masks, projects, makes proximal steps. `clock.step` counts the step that was just made.
   virtual void after_step(Training&) {}
   virtual void after_epoch(Training&) {}
+  /// The model is about to be evaluated or finished, and its weights are others than the last
+  /// forward pass saw: those after the step, or their moving averages. What depends on them has to
+  /// follow.
+  virtual void before_evaluation(Training&) {}
   /// Another hook (or this one) has called `Training::replaced`: what is kept here beside the
   /// parameter, in its sizes, has to follow.
   virtual void parameter_replaced(std::string_view parameter, const SizeChange& change) {}

@@ -113,7 +113,12 @@ void TrainingSession::after_step() {
   for (const auto& hook : hooks_) hook->after_epoch(training_);
 }
 
+void TrainingSession::before_evaluation() {
+  for (const auto& hook : hooks_) hook->before_evaluation(training_);
+}
+
 void TrainingSession::finish() {
+  before_evaluation();
   for (auto hook = hooks_.rbegin(); hook != hooks_.rend(); ++hook) (*hook)->finish(training_);
 }
 

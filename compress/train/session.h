@@ -61,6 +61,8 @@ class TrainingSession {
   /// To be called after each step of the optimizer. Counts it, and calls `after_epoch` of the
   /// passes after the last one of an epoch.
   void after_step();
+  /// To be called before the model is evaluated between two steps.
+  void before_evaluation();
   /// Leaves an ordinary compressed model. To be called once; a session that is destroyed without it
   /// leaves the model as the last step did.
   void finish();

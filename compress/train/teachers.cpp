@@ -47,7 +47,8 @@ Teachers::Teachers(const TrainOptions& options, const TrainingEnvironment& envir
     if (!options.teacher_cache.empty()) {
       const std::string described =
           environment.describe_data ? environment.describe_data(options.data) : data.info().name;
-      const TeacherCacheKey key{model_digest(teacher.model()), described,
+      const char* autocast = options.precision == Precision::kBf16 ? " in bf16" : "";
+      const TeacherCacheKey key{model_digest(teacher.model()) + autocast, described,
                                 context.generator("samples").current_seed(), data.info().augmented};
       teacher.use_cache(std::make_unique<TeacherCache>(options.teacher_cache, key, data.size()));
     }

@@ -31,6 +31,15 @@
 namespace compress {
 namespace {
 
+// What autocast has left in bfloat16, as float: losses are computed in that.
+void widen(Activations& activations) {
+  const auto widened = [](at::Tensor& tensor) {
+    if (at::isReducedFloatingType(tensor.scalar_type())) tensor = tensor.to(at::kFloat);
+  };
+  for (at::Tensor& output : activations.outputs) widened(output);
+  for (auto& [name, tap] : activations.taps) widened(tap);
+}
+
 // Sums over the samples of the epoch that is under way.
 struct EpochSums {
   int64_t samples = 0;
@@ -182,7 +191,8 @@ class Run {
 
   // Losses see the first batch before any step, to make adapters of the right sizes.
   void prepare_losses() {
-    std::vector<int64_t> first(has_fixed_batch() ? options_.batch_size : 2);
+    std::vector<int64_t> first(has_fixed_batch() ? options_.batch_size
+                                                 : std::min<int64_t>(2, data_->size()));
     std::iota(first.begin(), first.end(), 0);
     const Batch batch = on_device(data_->get(first, {sample_seed(), 0}));
     const at::NoGradGuard no_grad;
@@ -288,21 +298,25 @@ class Run {
   void backward(const Batch& batch, double batches) {
     at::Tensor loss;
     std::map<std::string, double> values;
+    Activations student;
+    std::map<std::string, Activations> teachers;
     {
       const Autocast autocast(options_.precision == Precision::kBf16, environment_.device);
-      const Activations student = taps_->run(batch.inputs);
-      const auto teachers = teachers_->run(batch, epoch_);
-      const LossBatch seen{batch, student, teachers, session_->clock().epoch(), data_->size()};
-      for (const auto& term : losses_) {
-        const at::Tensor value = term->compute(seen);
-        values[term->name()] += value.item<double>();
-        const at::Tensor weighted = value.mul(term->weight());
-        loss = loss.defined() ? loss.add(weighted) : weighted;
-      }
-      if (const at::Tensor term = session_->loss_term(); term.defined()) {
-        values["hooks"] += term.item<double>();
-        loss = loss.add(term);
-      }
+      student = taps_->run(batch.inputs);
+      teachers = teachers_->run(batch, epoch_);
+    }
+    widen(student);
+    for (auto& [name, activations] : teachers) widen(activations);
+    const LossBatch seen{batch, student, teachers, session_->clock().epoch(), data_->size()};
+    for (const auto& term : losses_) {
+      const at::Tensor value = term->compute(seen);
+      values[term->name()] += value.item<double>();
+      const at::Tensor weighted = value.mul(term->weight());
+      loss = loss.defined() ? loss.add(weighted) : weighted;
+    }
+    if (const at::Tensor term = session_->loss_term(); term.defined()) {
+      values["hooks"] += term.item<double>();
+      loss = loss.add(term);
     }
     const double value = loss.item<double>();
     if (!std::isfinite(value)) {
@@ -350,6 +364,7 @@ class Run {
 
   void validate() {
     average_->swap(model_);
+    session_->before_evaluation();
     model_.eval();
     const std::vector<double> figures = evaluate(model_, validation_, options_.metrics);
     const auto names = option_names(Metric{});

@@ -76,13 +76,17 @@ class ChannelsHook final : public TrainingHook {
   }
 
   void after_step(Training& training) override {
-    while (round_ < options_.rounds && training.clock.step >= step_of(round_, training.clock)) {
-      cut(training);
+    // Rounds of one step are one cut: between them there would be no new scores.
+    const bool last = training.clock.step >= training.clock.total_steps;
+    int64_t due = round_;
+    while (due < options_.rounds && (last || training.clock.step >= step_of(due, training.clock))) {
+      ++due;
     }
+    cut(training, due);
   }
 
   void finish(Training& training) override {
-    while (round_ < options_.rounds) cut(training);  // `end` lies behind the last step
+    cut(training, options_.rounds);  // of a loop that was left early
     pruner_->report(training.context);
   }
 
@@ -99,8 +103,10 @@ class ChannelsHook final : public TrainingHook {
     return std::llround(first + std::max(0.0, last - first) * share);
   }
 
-  void cut(Training& training) {
-    ++round_;
+  // What the rounds up to this one remove.
+  void cut(Training& training, int64_t round) {
+    if (round == round_) return;
+    round_ = round;
     const double progress = gradual_sparsity(
         0, 1, static_cast<double>(round_) / static_cast<double>(options_.rounds), options_.power);
     cut_in_training(training, *pruner_, progress, [&](const ChannelGroups& groups) {

@@ -128,21 +128,26 @@ class GradualHook final : public TrainingHook {
     hold(training);
   }
 
+  // Averages of weights have no zeros of their own.
+  void before_evaluation(Training& training) override { hold(training); }
+
   void finish(Training& training) override {
-    int64_t zeroed = 0, elements = 0;
+    int64_t zeroed = 0, zeros = 0, elements = 0;
     std::vector<Weight> all = weights(training.model, options_.where);
-    for (Weight& weight : all) {
-      for (const Target& target : targets_) {
-        if (!weight.stored() || weight.stored()->name != target.name) continue;
-        hold_at_zero(training, target.name, target.mask);
-        zeroed += weight.set_mask(target.mask.contiguous());
-        elements += weight.elements();
-      }
+    for (const Target& target : targets_) {
+      const int64_t masked = target.mask.numel() - target.mask.sum().item<int64_t>();
+      const auto weight = std::find_if(all.begin(), all.end(), [&](const Weight& one) {
+        return one.stored() && one.stored()->name == target.name;
+      });
+      // A quantizer may have packed it, zeros and all: its `finish` comes first.
+      zeroed += weight != all.end() ? weight->set_mask(target.mask.contiguous()) : masked;
+      zeros += masked;
+      elements += target.mask.numel();
     }
     training.context.count("weights_zeroed", zeroed);
     if (elements > 0) {
       training.context.measure("sparsity",
-                               static_cast<double>(zeroed) / static_cast<double>(elements));
+                               static_cast<double>(zeros) / static_cast<double>(elements));
     }
   }
 
@@ -162,6 +167,12 @@ class GradualHook final : public TrainingHook {
   bool scores_gradients() const { return options_.criterion == PruneCriterion::kTaylor; }
 
   void find(const Training& training) {
+    if (first_step(training.clock) > training.clock.total_steps) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("begins at epoch {}, and the training ends at epoch {}",
+                              options_.begin, training.clock.epochs()),
+                  "begin", "let it begin earlier, or train for more epochs");
+    }
     std::vector<Weight> all = weights(training.model, options_.where);
     const std::vector<WeightSet> sets = weight_sets(all, options_.scope);
     for (size_t set = 0; set < sets.size(); ++set) {

@@ -140,24 +140,15 @@ class PruneLayers final : public PassWith<PruneLayersOptions> {
     const std::vector<at::Tensor> wanted = outputs(model, context.calibration());
     int64_t removed = 0;
     double now = full;
-    std::vector<std::string> order;  // of kChange: judged once
+    std::vector<std::string> order;  // the least first
     while (now > target) {
-      std::vector<ResidualBlock> blocks = removable(model, options);
-      const ResidualBlock* least = nullptr;
-      if (options.criterion == BlockCriterion::kOutput || removed == 0) {
-        const std::vector<double> scores = options.criterion == BlockCriterion::kOutput
-                                               ? output_scores(model, blocks, wanted, context)
-                                               : change_scores(model, blocks, context);
-        least = &blocks[static_cast<size_t>(std::min_element(scores.begin(), scores.end()) -
-                                            scores.begin())];
-        if (options.criterion == BlockCriterion::kChange) order = ordered(blocks, scores);
+      const std::vector<ResidualBlock> blocks = removable(model, options);
+      if (options.criterion == BlockCriterion::kOutput) {
+        order = ordered(blocks, output_scores(model, blocks, wanted, context));
+      } else if (removed == 0) {  // judged once
+        order = ordered(blocks, change_scores(model, blocks, context));
       }
-      if (options.criterion == BlockCriterion::kChange) {
-        const std::string& name = order.at(static_cast<size_t>(removed));
-        for (const ResidualBlock& block : blocks) {
-          if (block.sum->output()->name() == name) least = &block;
-        }
-      }
+      const ResidualBlock* least = first_left(order, blocks);
       if (!context.begin(least->name)) break;
       context.message(fmt::format("{} is left out", least->name));
       skip_block(model, *least);
@@ -180,6 +171,17 @@ class PruneLayers final : public PassWith<PruneLayersOptions> {
                          [&](const std::string& glob) { return matches_glob(glob, block.name); });
     });
     return blocks;
+  }
+
+  // The first of `order` that is there: with a block go those inside of it.
+  static const ResidualBlock* first_left(const std::vector<std::string>& order,
+                                         const std::vector<ResidualBlock>& blocks) {
+    for (const std::string& name : order) {
+      for (const ResidualBlock& block : blocks) {
+        if (block.sum->output()->name() == name) return &block;
+      }
+    }
+    COMPRESS_CHECK(false, "a reachable budget leaves a block to remove");
   }
 
   static std::vector<std::string> ordered(const std::vector<ResidualBlock>& blocks,

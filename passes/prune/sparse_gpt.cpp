@@ -108,22 +108,31 @@ class PruneSparseGpt final : public PassWith<PruneSparseGptOptions> {
     return {weight.layer()->output()->name(), Statistic::kInputGram};
   }
 
+  static int64_t masked(const Weight& weight) {
+    const at::Tensor mask = weight.mask();
+    return mask.defined() ? mask.numel() - mask.sum().item<int64_t>() : 0;
+  }
+
   // Tries shares of zeros on every layer, its inputs being those of the model as it is.
   static LossCurve try_shares(const Weight& weight, const at::Tensor& gram,
                               const Options& options) {
     const at::Tensor matrix = as_matrix(weight.effective(), weight.output_dim()).to(at::kFloat);
     const at::Tensor mask = weight.mask();
     const at::Tensor keep = mask.defined() ? as_matrix(mask, weight.output_dim()) : mask;
-    const int64_t gone = mask.defined() ? mask.logical_not().sum().item<int64_t>() : 0;
-    LossCurve curve{{0}, {0}};
+    const int64_t gone = masked(weight);
+    LossCurve curve{{0}, {0}};  // of zeros beyond those that are there
     // Finer towards the end, where curves are steep.
-    for (double kept :
-         {0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01}) {
+    std::vector<double> shares = {0.9, 0.8,  0.7, 0.6,  0.5,  0.4,  0.3,  0.25,
+                                  0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01};
+    for (double kept = 0.5 * (1 - options.sparsity); kept < 0.01 && kept > 1e-4; kept /= 2) {
+      shares.push_back(kept);
+    }
+    for (const double kept : shares) {
       PruneColumns how = settings(weight, options);
       how.zeros = weight.elements() - kept_count(weight.elements(), 1 - kept);
-      if (how.zeros <= std::max(gone, curve.zeros.back())) continue;
+      if (how.zeros - gone <= curve.zeros.back()) continue;
       const PrunedColumns found = prune_columns(matrix, gram, how, keep);
-      curve.zeros.push_back(how.zeros);
+      curve.zeros.push_back(how.zeros - gone);
       curve.losses.push_back(relative_output_error(matrix, found.weight, gram));
     }
     return curve;
@@ -133,24 +142,28 @@ class PruneSparseGpt final : public PassWith<PruneSparseGptOptions> {
                                                  PassContext& context) {
     std::vector<LossCurve> curves;
     std::vector<std::string> names;
-    std::vector<int64_t> sizes;
-    int64_t elements = 0;
+    std::vector<int64_t> sizes, gone;
+    int64_t elements = 0, all_gone = 0;
     for (const Weight& weight : weights(std::as_const(model))) {
       if (!takes_part(weight, options)) continue;
       const at::Tensor& gram = context.statistics().at(gram_wish(weight));
       curves.push_back(try_shares(weight, gram, options));
       names.push_back(weight.name());
       sizes.push_back(weight.elements());
+      gone.push_back(masked(weight));
       elements += weight.elements();
+      all_gone += gone.back();
     }
     const int64_t total = elements - kept_count(elements, options.sparsity);
-    const std::vector<int64_t> given = allocate_zeros(curves, total);
+    const std::vector<int64_t> given =
+        allocate_zeros(curves, std::max<int64_t>(total - all_gone, 0));
     std::map<std::string, int64_t> zeros;
     for (size_t i = 0; i < names.size(); ++i) {
-      zeros[names[i]] = given[i];
+      const int64_t own = gone[i] + given[i];
+      zeros[names[i]] = own;
       context.message(
           fmt::format("{}: {:.1f} % zeros", names[i],
-                      100.0 * static_cast<double>(given[i]) / static_cast<double>(sizes[i])));
+                      100.0 * static_cast<double>(own) / static_cast<double>(sizes[i])));
     }
     return zeros;
   }

@@ -71,7 +71,7 @@ class LsqHook final : public TrainingHook {
                     fmt::format("is {} and has no elements to train", weight.encoding()),
                     weight.name(), "train before the weights are quantized");
       }
-      const bool end = is_end(model, weight.module_path());
+      const bool end = is_end(model, weight);
       if (options_.activations > 0) observe_input(model, weight);
       round_weight(model, weight, end ? options_.ends : options_.bits);
     }
@@ -82,7 +82,7 @@ class LsqHook final : public TrainingHook {
     const at::NoGradGuard no_grad;
     Model& model = training.model;
     if (const std::vector<std::string> seen = observed(model); !seen.empty()) {
-      for (const std::string& base : seen) start_rounding(model, base);
+      for (const std::string& base : seen) start_rounding(training, base);
       stop_observing(model);
     }
     for (const Node* node : roundings(model)) {
@@ -114,10 +114,22 @@ class LsqHook final : public TrainingHook {
 
  private:
   // Whether it is the first or the last layer and has bits of its own.
-  bool is_end(const Model& model, const std::string& module_path) const {
+  bool is_end(const Model& model, const Weight& weight) const {
     const std::vector<Weight> all = weights(model);
-    return options_.ends > 0 &&
-           (all.front().module_path() == module_path || all.back().module_path() == module_path);
+    const auto same_layer = [&](const Weight& other) { return other.layer() == weight.layer(); };
+    return options_.ends > 0 && (same_layer(all.front()) || same_layer(all.back()));
+  }
+
+  // What the tensors of a layer's input begin with: its module, or its output where the module has
+  // several layers.
+  static std::string input_base(const Model& model, const Weight& weight) {
+    const std::vector<Weight> all = weights(model);
+    const bool shared = std::any_of(all.begin(), all.end(), [&](const Weight& other) {
+      return other.module_path() == weight.module_path() && other.layer() != weight.layer();
+    });
+    const std::string name =
+        shared ? std::string(weight.layer()->output()->name()) : weight.module_path();
+    return name + std::string(kInput);
   }
 
   static std::vector<Node*> roundings(Model& model) {
@@ -178,7 +190,7 @@ class LsqHook final : public TrainingHook {
     if (input == nullptr || input->is_named_tensor() || input == weight.value()) return;
     if (input->type.dtype && !c10::isFloatingType(*input->type.dtype)) return;
     features_of(*input);
-    const std::string base = weight.module_path() + std::string(kInput);
+    const std::string base = input_base(model, weight);
     if (model.find_tensor(base + std::string(kStep))) return;  // a layer of several weights
     const auto numbers = weight.effective().options().dtype(at::kFloat);
     Graph::Call unused;
@@ -228,30 +240,38 @@ class LsqHook final : public TrainingHook {
     return found;
   }
 
-  void start_rounding(Model& model, const std::string& base) const {
-    const std::string path = base.substr(0, base.size() - kInput.size());
-    const int bits = is_end(model, path) ? options_.ends : options_.activations;
-    const CodeRange codes =
-        code_range(bits, model.tensor(base + std::string(kLeast)).item<float>() < 0);
+  void start_rounding(Training& training, const std::string& base) const {
+    Model& model = training.model;
+    Node* layer = nullptr;
+    bool end = false;
+    for (const Weight& weight : weights(model)) {
+      if (weight.layer() == nullptr || input_base(model, weight) != base) continue;
+      layer = weight.layer();
+      end = is_end(model, weight);
+    }
+    COMPRESS_CHECK(layer != nullptr, "the layer whose input was observed");
+    const CodeRange codes = code_range(end ? options_.ends : options_.activations,
+                                       model.tensor(base + std::string(kLeast)).item<float>() < 0);
     Value* step = model.graph().find(base + std::string(kStep));
-    at::Tensor(model.tensor(step->name()))
-        .copy_(first_step(model.tensor(base + std::string(kMean)), codes).view({1}));
+    const at::Tensor first = first_step(model.tensor(base + std::string(kMean)), codes).view({1});
+    at::Tensor(model.tensor(step->name())).copy_(first);
+    // A moving average must not begin at the placeholder; the optimizer has no state of it yet.
+    if (training.replaced) {
+      training.replaced(step->name(), [&](const at::Tensor&) { return first.clone(); });
+    }
     Value* wide = nullptr;
     for (const Output& update : model.graph().updates()) {
       if (update.name != base + std::string(kLeast)) continue;
       wide = update.value.value()->producer()->arguments()[0].value();
     }
     Value* input = wide->producer()->arguments()[0].value();
-    for (const Weight& weight : weights(model)) {
-      Node* layer = weight.layer();
-      if (weight.module_path() != path || activation_of(*layer).value() != input) continue;
-      Graph::Call call{
-          kPerTensor, {wide, step, model.graph().find(base + std::string(kZero))}, {}, {}, 1, path};
-      add_range(codes, step_gradient_factor(features_of(*input), codes), call);
-      Node* rounding = model.graph().insert(layer, std::move(call));
-      rounding->output()->type = input->type;
-      model.graph().set_argument(layer, layer->op() == "aten::addmm" ? 1 : 0, rounding->output());
-    }
+    Graph::Call call{kPerTensor, {wide, step, model.graph().find(base + std::string(kZero))},
+                     {},         {},
+                     1,          layer->module_path};
+    add_range(codes, step_gradient_factor(features_of(*input), codes), call);
+    Node* rounding = model.graph().insert(layer, std::move(call));
+    rounding->output()->type = input->type;
+    model.graph().set_argument(layer, layer->op() == "aten::addmm" ? 1 : 0, rounding->output());
   }
 
   static void stop_observing(Model& model) {

@@ -56,7 +56,8 @@ struct QuantizeQatOptions {
         .range(0.0, 1.0);
     field("begin", begin, "Epoch from which the network sees rounded values.").at_least(0);
     field("freeze_ranges", freeze_ranges,
-          "Epoch from which the ranges of activations stay; -1: after three quarters.")
+          "Epoch from which the ranges of activations stay; -1: after three quarters of the time "
+          "behind `begin`.")
         .at_least(-1);
     field("freeze_batch_norm", freeze_batch_norm,
           "Epoch from which batch norm uses its running statistics; -1: never.")
@@ -65,6 +66,9 @@ struct QuantizeQatOptions {
   }
   void validate(Problems& problems) const {
     if (activations == 1) problems.add("activations", "one bit is too few", "use 2 to 8, or 0");
+    if (freeze_ranges >= 0 && freeze_ranges <= begin) {
+      problems.add("freeze_ranges", "does not lie behind `begin`: no range would ever be seen");
+    }
   }
 };
 
@@ -110,15 +114,8 @@ class QatHook final : public TrainingHook {
     const at::NoGradGuard no_grad;
     const double epoch = training.clock.epoch();
     if (epoch < options_.begin) return;
-    const RoundToNearest how = rounding();
-    for (const Target& target : targets_) {
-      const at::Tensor weight = evaluate(training.model, target.weight).detach().contiguous();
-      const at::Tensor rounded =
-          dequantize(round_to_nearest(weight, target.channel_dim, how, target.name));
-      at::Tensor error = training.model.tensor(error_name(target.name));
-      error.copy_(rounded.sub_(weight));
-    }
-    set_observers(training.model, epoch < after(options_.freeze_ranges, training.clock), true);
+    round_weights(training.model);
+    set_observers(training.model, epoch < freeze_at(training.clock), true);
     if (options_.freeze_batch_norm >= 0 && epoch >= options_.freeze_batch_norm) {
       freeze_batch_norm(training.model);
     }
@@ -129,6 +126,11 @@ class QatHook final : public TrainingHook {
     if (training.clock.epoch() >= options_.begin) set_observers(training.model, false, true);
   }
 
+  void before_evaluation(Training& training) override {
+    const at::NoGradGuard no_grad;
+    if (training.clock.epoch() >= options_.begin) round_weights(training.model);
+  }
+
   void finish(Training& training) override {
     Model& model = training.model;
     for (const Target& target : targets_) {
@@ -136,7 +138,14 @@ class QatHook final : public TrainingHook {
       model.graph().erase(target.sum);
       model.remove_tensor(error_name(target.name));
     }
-    for (Node* observer : observers_) make_static(model, observer);
+    int64_t activations = 0;
+    for (Node* observer : observers_) activations += make_static(model, observer);
+    if (const auto left = static_cast<int64_t>(observers_.size()) - activations; left > 0) {
+      training.context.message(fmt::format(
+          "{} inputs of layers stay as they are: the training ended before `begin`, and their "
+          "ranges were never seen",
+          left));
+    }
     if (!observers_.empty()) model.remove_dead();  // the observers' buffers
     int64_t quantized = 0;
     for (Weight& weight : weights(model, options_.where)) {
@@ -145,7 +154,7 @@ class QatHook final : public TrainingHook {
       quantized += weight.elements();
     }
     training.context.count("weights_quantized", quantized);
-    training.context.count("activations_quantized", static_cast<int64_t>(observers_.size()));
+    training.context.count("activations_quantized", activations);
   }
 
  private:
@@ -168,9 +177,21 @@ class QatHook final : public TrainingHook {
             options_.percentile};
   }
 
-  // Three quarters of the run where the option says -1.
-  static double after(double epoch, const TrainingClock& clock) {
-    return epoch < 0 ? 0.75 * clock.epochs() : epoch;
+  // Three quarters of the time behind `begin` where the option says -1.
+  double freeze_at(const TrainingClock& clock) const {
+    if (options_.freeze_ranges >= 0) return options_.freeze_ranges;
+    return options_.begin + 0.75 * (clock.epochs() - options_.begin);
+  }
+
+  // What rounding makes of the weights as they are now.
+  void round_weights(Model& model) const {
+    const RoundToNearest how = rounding();
+    for (const Target& target : targets_) {
+      const at::Tensor weight = evaluate(model, target.weight).detach().contiguous();
+      const at::Tensor rounded =
+          dequantize(round_to_nearest(weight, target.channel_dim, how, target.name));
+      model.tensor(error_name(target.name)).copy_(rounded.sub_(weight));
+    }
   }
 
   static Node* first_user(const Model& model, const Value* value) {
@@ -206,7 +227,11 @@ class QatHook final : public TrainingHook {
   // Puts an observer behind the value of a site.
   void observe(Model& model, const ActivationSite& site) {
     const ActivationRead& first = site.reads.front();
-    const std::string base = fmt::format("{}_input", first.module_path);
+    // A module may have several layers.
+    const bool taken =
+        model.find_tensor(fmt::format("{}_input_observing", first.module_path)) != nullptr;
+    const std::string base =
+        fmt::format("{}_input", taken ? first.node->output()->name() : first.module_path);
     const auto buffer = [&](const char* what, const at::Tensor& initial) {
       return model.add_tensor(fmt::format("{}_{}", base, what), initial, TensorRole::kBuffer);
     };
@@ -240,19 +265,26 @@ class QatHook final : public TrainingHook {
     }
   }
 
-  // An observer becomes a plain fake quantization with the range that it has found.
-  static void make_static(Model& model, Node* observer) {
+  // An observer becomes a plain fake quantization with the range that it has found; false, and
+  // nothing, if it has found none.
+  static bool make_static(Model& model, Node* observer) {
     const auto tensor = [&](size_t argument) {
       return model.tensor(observer->arguments()[argument].value()->name());
     };
     const auto bound = [&](size_t argument) {
       return observer->arguments()[argument].as<int64_t>();
     };
+    if (tensor(3).item<double>() > tensor(4).item<double>()) {
+      model.graph().replace_uses(observer->output(), observer->arguments()[0].value());
+      model.graph().erase(observer);
+      return false;
+    }
     const ActivationGrid grid{tensor(5).item<double>(), tensor(6).item<int64_t>(), bound(8),
                               bound(9)};
     Value* fixed = fake_quantize(model.graph(), observer, observer->arguments()[0].value(), grid);
     model.graph().replace_uses(observer->output(), fixed);
     model.graph().erase(observer);
+    return true;
   }
 
   static void freeze_batch_norm(Model& model) {

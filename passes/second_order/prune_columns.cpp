@@ -44,7 +44,10 @@ class RowGroup {
         rows_(weight.size(0)),
         columns_(weight.size(1)),
         factor_(gram_, order(), how.damping) {
-    if (keep.defined()) keep_ = keep.contiguous();
+    if (keep.defined()) {
+      keep_ = keep.contiguous();
+      gone_ = keep_.numel() - keep_.sum().item<int64_t>();
+    }
     kept_ = at::empty({rows_, columns_}, at::kBool);
   }
 
@@ -112,12 +115,15 @@ class RowGroup {
         gone += cost == kGone;
       }
     }
-    const double share = static_cast<double>(block.end) / static_cast<double>(columns_);
-    const auto until_here =
-        static_cast<int64_t>(std::nearbyint(static_cast<double>(how_.zeros) * share));
-    const int64_t count = std::clamp<int64_t>(until_here - zeroed_, gone, rows_ * width_);
-    mark_least(scores, count, marks_);
-    zeroed_ += count;
+    // Of the zeros that are still to be made, the block's share goes by the weights that are left.
+    seen_live_ += rows_ * width_ - gone;
+    const int64_t live = rows_ * columns_ - gone_;
+    const double share =
+        live == 0 ? 0 : static_cast<double>(seen_live_) / static_cast<double>(live);
+    const auto missing = static_cast<double>(std::max<int64_t>(how_.zeros - gone_, 0));
+    const auto until_here = static_cast<int64_t>(std::nearbyint(missing * share));
+    mark_least(scores, gone + until_here - made_, marks_);
+    made_ = until_here;
   }
 
   void choose_runs(const ColumnBlock& block) {
@@ -155,7 +161,9 @@ class RowGroup {
   ColumnFactor factor_;
   std::vector<uint8_t> marks_;     // of the block, [rows][its columns]: becomes zero
   int64_t first_ = 0, width_ = 0;  // the block's
-  int64_t zeroed_ = 0;
+  int64_t gone_ = 0;               // masked from the beginning
+  int64_t seen_live_ = 0;          // of the others, those in the blocks so far
+  int64_t made_ = 0;               // zeros among them
 };
 
 }  // namespace

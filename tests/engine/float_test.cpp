@@ -157,6 +157,16 @@ TEST(EngineFloat, MultipliesPackedWeightsOfFourBits) {
   }
 }
 
+TEST(EngineFloat, DecodesWeightsOfFourBitsThatLibtorchCannotPack) {
+  if (!has_bfloat16_kernels()) GTEST_SKIP() << "no bfloat16 kernels for this processor";
+  Model model = network({1, 64}, [](GraphBuilder& net, Value* x) {
+    return net.linear(x, "head", 64, 65);  // no multiple of 16 outputs
+  });
+  run_pass("quantize.weights{bits=4,granularity=group:32}", model);
+  const at::Tensor x = at::randn({2, 1, 64});
+  EXPECT_LE(error_of(model, x, {.precision = EnginePrecision::kBfloat16}), 2e-2);
+}
+
 TEST(EngineFloat, GivesTheSameForAnyNumberOfThreads) {
   const Model model = zoo::build("resnet20-cifar10");
   const at::Tensor x = at::randn({2, 3, 32, 32});

@@ -116,6 +116,13 @@ TEST(Train, EndsAsTheMovingAverageIfAsked) {
   EXPECT_TRUE(at::allclose(averaged.tensor("fc.weight"), mean, 1e-6, 1e-7));
 }
 
+TEST(Train, TakesASingleSample) {
+  Model model = linear_network();
+  const TrainResult result = train_model(model, train_options(R"({"epochs": 2, "batch_size": 1})"),
+                                         environment_of(toy_data({8}, 1)));
+  EXPECT_EQ(result.steps, 2);
+}
+
 TEST(Train, KeepsFrozenParameters) {
   Model model = conv_network();
   const at::Tensor before = model.tensor("conv1.weight").clone();

@@ -2,6 +2,8 @@
 
 #include "tests/passes/prune/small_convnet.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 
 namespace compress::testing {
@@ -50,6 +52,16 @@ TEST(PruneChannelsGradual, CutsWhatOtherPassesKeep) {
             << weight.name();
       }
     }
+  }
+}
+
+TEST(PruneChannelsGradual, JoinsRoundsOfTheSameStep) {
+  for (const char* when : {"rounds=6,begin=1,end=1", "rounds=50", "rounds=4,end=99"}) {
+    SCOPED_TRACE(when);
+    Model model = small_convnet();
+    const RunResult result = train_with(
+        model, fmt::format("prune.channels_gradual,budget={{macs=0.5}},criterion=taylor,{}", when));
+    EXPECT_LE(result.steps.at(0).measures.at("macs_kept"), 0.5);
   }
 }
 

@@ -4,6 +4,8 @@
 #include "compress/train/session.h"
 #include "compress/weight.h"
 #include "passes/prune/gradual_schedule.h"
+#include "tests/passes/prune/small_convnet.h"
+#include "tests/support/errors.h"
 #include "tests/support/models.h"
 #include "tests/support/pass_fixture.h"
 
@@ -128,6 +130,29 @@ return output = a
   session.finish();
   Model& finished = model;
   EXPECT_EQ(testing::effective_weight(finished, "a.weight"), "[[0.1, 0, 0, 0], [0.1, 0, 0, 0]]");
+}
+
+TEST(PruneGradual, RefusesToBeginBehindTheEnd) {
+  Model model = network();
+  EXPECT_THAT(
+      testing::message_of([&] { walk(model, "prune.gradual{begin=3}", 20, [](int64_t) {}); }),
+      ::testing::HasSubstr("begins at epoch 3, and the training ends at epoch 2"));
+}
+
+TEST(PruneGradual, LeavesItsZerosToAQuantizerAndToAverages) {
+  for (const char* quantizer : {"{pass=quantize.qat}", "{pass=quantize.lsq}"}) {
+    SCOPED_TRACE(quantizer);
+    Model model = testing::small_convnet();
+    const auto result = testing::train_with_all(
+        model, std::string("{pass=prune.gradual,sparsity=0.8,frequency=1},") + quantizer,
+        "ema=0.9");
+    EXPECT_NEAR(result.steps.at(0).measures.at("sparsity"), 0.8, 0.01);
+    EXPECT_GT(result.steps.at(0).counts.at("weights_zeroed"), 0);
+    for (const Weight& weight : weights(std::as_const(model))) {
+      EXPECT_TRUE(weight.is_quantized());
+      EXPECT_GE(zeros(weight.effective()), weight.elements() * 79 / 100) << weight.name();
+    }
+  }
 }
 
 TEST(PruneGradual, RefusesOptionsThatContradictOneAnother) {

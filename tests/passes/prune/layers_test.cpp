@@ -43,6 +43,33 @@ TEST(PruneLayers, LeaveOutTheBlockOfLeastEffect) {
   }
 }
 
+TEST(PruneLayers, PassOverBlocksThatWentWithAnother) {
+  // The first block is the second's inside, and goes with it.
+  Model model = parse_filled(R"(
+input x : f32[batch,12]
+parameter a.weight : f32[12,12]
+parameter b.weight : f32[12,12]
+parameter c.weight : f32[12,12]
+parameter d.weight : f32[12,12]
+parameter e.weight : f32[12,12]
+a = aten::linear(x, a.weight) : f32[batch,12] @ outer.a
+b = aten::linear(a, b.weight) : f32[batch,12] @ outer.inner.b
+s1 = aten::add.Tensor(a, b) : f32[batch,12]
+c = aten::linear(s1, c.weight) : f32[batch,12] @ outer.c
+s2 = aten::add.Tensor(x, c) : f32[batch,12]
+d = aten::linear(s2, d.weight) : f32[batch,12] @ last.d
+s3 = aten::add.Tensor(s2, d) : f32[batch,12]
+e = aten::linear(s3, e.weight) : f32[batch,12] @ head
+return y = e
+)");
+  model.set_tensor("c.weight", model.tensor("c.weight") * 1e-5);
+  model.set_tensor("b.weight", model.tensor("b.weight") * 1e-3);
+  const RunResult result =
+      run_passes("prune.layers{budget={macs=0.3},criterion=change}", model, calibrated(samples()));
+  EXPECT_EQ(result.steps.at(0).counts.at("blocks_removed"), 2);
+  EXPECT_EQ(weights(std::as_const(model)).size(), 1);
+}
+
 TEST(PruneLayers, GoOnUntilTheBudgetIsMet) {
   Model model = blocks();
   const RunResult result = run_passes("prune.layers{budget={parameters=0.4},keep=[blocks.1]}",

@@ -2,6 +2,8 @@
 
 #include "tests/passes/second_order/two_layers.h"
 
+#include <fmt/format.h>
+
 namespace compress::testing {
 namespace {
 
@@ -61,6 +63,23 @@ TEST(PruneSparseGpt, GivesLayersTheSharesThatCostThemLeast) {
             zeros_of(uniform, 0) + zeros_of(uniform, 1));
   EXPECT_NE(zeros_of(layerwise, 0), zeros_of(uniform, 0));
   EXPECT_THAT(result.steps[0].messages.at(0), HasSubstr("a.weight: "));
+}
+
+TEST(PruneSparseGpt, SharesOutWhatMasksHaveLeft) {
+  const auto pruned = [](double sparsity) {
+    Model model = parse_filled(kTwoLayers);
+    run_pass("prune.magnitude{sparsity=0.9,where=b.weight}", model);
+    const int64_t before = zeros_of(model, 1);
+    run_passes(fmt::format("prune.sparse_gpt{{sparsity={},allocation=layerwise}}", sparsity), model,
+               calibrated(samples()));
+    EXPECT_GE(zeros_of(model, 1), before);
+    int64_t elements = 0;
+    for (const Weight& weight : weights(std::as_const(model))) elements += weight.elements();
+    return static_cast<double>(zeros_of(model, 0) + zeros_of(model, 1)) /
+           static_cast<double>(elements);
+  };
+  EXPECT_NEAR(pruned(0.6), 0.6, 0.005);
+  EXPECT_NEAR(pruned(0.995), 0.995, 0.005);
 }
 
 TEST(PruneSparseGpt, RefusesAnAllocationOfRuns) {

@@ -98,6 +98,37 @@ TEST(QuantizeLsq, TrainsStepsAndLeavesTheNetworkThatItTrained) {
   }
 }
 
+TEST(QuantizeLsq, TellsAveragesWhereStepsOfActivationsBegin) {
+  Model model = trainable_network();
+  const at::Tensor x = smooth_images();
+  std::map<std::string, at::Tensor> told;
+  SessionOptions options{.steps_per_epoch = 4, .total_steps = 4};
+  options.replaced = [&](std::string_view name, const SizeChange& change) {
+    told[std::string(name)] = change(at::ones({1}));  // the placeholder
+  };
+  TrainingSession session(model, "quantize.lsq", passes(), options);
+  step(model, session, x, at::zeros({1}), 1e-3);
+  EXPECT_EQ(told.size(), 4u);
+  EXPECT_TRUE(at::equal(told.at("fc_input_step"), model.tensor("fc_input_step")));
+}
+
+TEST(QuantizeLsq, TellsLayersOfOneModuleApart) {
+  Model model = parse_filled(R"(
+input x : f32[batch,8]
+parameter m.first : f32[8,8]
+parameter m.second : f32[8,8]
+a = aten::linear(x, m.first) : f32[batch,8] @ m
+r = aten::relu(a) : f32[batch,8]
+b = aten::linear(r, m.second) : f32[batch,8] @ m
+return y = b
+)");
+  for (const NamedTensor& named : model.tensors()) at::Tensor(named.tensor).set_requires_grad(true);
+  TrainingSession session(model, "quantize.lsq", passes(), {});
+  step(model, session, at::randn({4, 8}), at::zeros({1}), 1e-3);
+  session.finish();
+  EXPECT_EQ(count_of(model, "aten::fake_quantize_per_tensor_affine"), 2);
+}
+
 TEST(QuantizeLsq, GoesOnFromWhereItWas) {
   const at::Tensor x = smooth_images();
   const at::Tensor target = residual_network().forward({x})[0].detach();

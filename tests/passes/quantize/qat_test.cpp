@@ -126,6 +126,63 @@ TEST(QuantizeQat, ExportsTheNetworkThatItTrained) {
   EXPECT_EQ(model.graph().find("fc_input_scale"), nullptr) << "the observers are gone";
 }
 
+TEST(QuantizeQat, ShowsAnEvaluationWhatWouldBePacked) {
+  Model model = network();
+  require_gradients(model);
+  TrainingSession session(model, "quantize.qat{bits=3}", testing::passes(),
+                          {.steps_per_epoch = 4, .total_steps = 8});
+  at::manual_seed(3);
+  const at::Tensor input = at::randn({16, 4, 6, 6});
+  for (int i = 0; i < 3; ++i) step(model, session, input);
+  const at::NoGradGuard no_grad;
+  model.tensor("fc.weight").mul_(-0.7);  // as if an average took its place
+  session.before_evaluation();
+  const at::Tensor before = model.forward({input})[0];
+  session.finish();
+  EXPECT_TRUE(at::allclose(model.forward({input})[0], before, 1e-5, 1e-6));
+}
+
+TEST(QuantizeQat, LeavesInputsAloneThatItNeverSaw) {
+  Model model = network();
+  require_gradients(model);
+  TrainingSession session(model, "quantize.qat{activations=8,begin=5}", testing::passes(),
+                          {.steps_per_epoch = 2, .total_steps = 4});
+  for (int i = 0; i < 4; ++i) step(model, session, at::randn({16, 4, 6, 6}));
+  session.finish();
+  EXPECT_EQ(session.context().counts().at("activations_quantized"), 0);
+  EXPECT_THAT(session.context().messages().at(0), ::testing::HasSubstr("2 inputs of layers stay"));
+  for (const Node& node : model.graph().nodes()) {
+    EXPECT_THAT(node.op(), ::testing::Not(::testing::HasSubstr("fake_quant")));
+  }
+}
+
+TEST(QuantizeQat, ObservesForAWhileWhereverItBegins) {
+  Model model = network();
+  require_gradients(model);
+  TrainingSession session(model, "quantize.qat{activations=8,begin=3}", testing::passes(),
+                          {.steps_per_epoch = 2, .total_steps = 8});
+  for (int i = 0; i < 8; ++i) step(model, session, at::randn({16, 4, 6, 6}));
+  EXPECT_GT(model.tensor("conv_input_max").item<float>(), 1);
+  EXPECT_LT(model.tensor("conv_input_min").item<float>(), -1);
+}
+
+TEST(QuantizeQat, TellsLayersOfOneModuleApart) {
+  Model model = testing::parse_filled(R"(
+input x : f32[batch,8]
+parameter m.first : f32[8,8]
+parameter m.second : f32[8,8]
+a = aten::linear(x, m.first) : f32[batch,8] @ m
+r = aten::relu(a) : f32[batch,8]
+b = aten::linear(r, m.second) : f32[batch,8] @ m
+return y = b
+)");
+  require_gradients(model);
+  TrainingSession session(model, "quantize.qat{activations=8}", testing::passes(), {});
+  step(model, session, at::randn({4, 8}));
+  session.finish();
+  EXPECT_EQ(session.context().counts().at("activations_quantized"), 2);
+}
+
 TEST(QuantizeQat, KeepsRangesBetweenSteps) {
   Model model = network();
   require_gradients(model);

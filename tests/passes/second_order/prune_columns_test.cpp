@@ -83,6 +83,18 @@ TEST(PruneColumns, CountsAndKeepsTheZerosThatAreThere) {
   EXPECT_EQ(none.keep.logical_not().sum().item<int64_t>(), before);
 }
 
+TEST(PruneColumns, SharesOutOnlyTheZerosThatAreMissing) {
+  at::manual_seed(6);
+  at::Tensor keep = at::ones({12, 40}, at::kBool);
+  keep.narrow(1, 20, 20).fill_(false);  // blocks behind the first are gone already
+  const at::Tensor weight = at::randn({12, 40}) * keep;
+  const at::Tensor gram = correlated_gram(40, 99, 4).unsqueeze(0);
+  for (const int64_t zeros : {240, 241, 300, 480}) {
+    const PrunedColumns found = prune_columns(weight, gram, share(zeros, 8), keep);
+    EXPECT_EQ(found.keep.logical_not().sum().item<int64_t>(), zeros);
+  }
+}
+
 TEST(PruneColumns, KeepsNOfMInputChannelsAtEachPosition) {
   at::manual_seed(5);
   for (const auto& [channels, positions, n, m] :
