@@ -127,6 +127,9 @@ class Manager {
       original_.emplace(model_.clone(/*deep=*/false));
     }
     RunResult result;
+    for (size_t i = 0; i < state_.finished(); ++i) {
+      result.stopped |= stops_after(i) && state_.finished() < recipe_.steps.size();
+    }
     for (size_t i = state_.finished(); i < recipe_.steps.size() && !result.stopped; ++i) {
       run_step(i);
       result.stopped = stops_after(i) && i + 1 < recipe_.steps.size();

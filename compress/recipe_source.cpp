@@ -23,7 +23,16 @@ std::string read_text(const fs::path& file) {
   if (fs::is_directory(file, code)) {
     throw Error(ErrorCode::kIo, "is a folder, not a recipe", file.string());
   }
-  if (!fs::exists(file, code)) throw Error(ErrorCode::kIo, "there is no such file", file.string());
+  if (!fs::exists(file, code)) {
+    throw Error(ErrorCode::kIo, "there is no such file", file.string(),
+                "a recipe is a JSON file, or passes in one line such as "
+                "prune.magnitude{sparsity=0.5}; `lathe passes` lists them");
+  }
+  for (const char* suffix : {".pt2", ".pt", ".pth", ".th", ".tar", ".safetensors", ".onnx"}) {
+    if (file.extension() != suffix) continue;
+    throw Error(ErrorCode::kInvalidArgument, "is a model, not a recipe", file.string(),
+                "the recipe comes first: lathe apply RECIPE MODEL -o OUT");
+  }
   std::ifstream stream(file, std::ios::binary);
   if (!stream) throw Error(ErrorCode::kIo, "cannot be read", file.string());
   // Counted while reading: a pipe has no size, and some devices have no end.

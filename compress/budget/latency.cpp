@@ -35,6 +35,11 @@ std::vector<Latency> time_in_turns(const std::vector<std::function<void()>>& run
   const double budget_ms = options.seconds * 1000.0 * static_cast<double>(runs.size());
   for (const double share : {0.1, 1.0}) {
     std::vector<std::vector<double>> times(runs.size());
+    const auto too_few = [&] {
+      return std::any_of(times.begin(), times.end(), [&](const std::vector<double>& each) {
+        return static_cast<int64_t>(each.size()) < options.least_runs;
+      });
+    };
     const Clock::time_point start = Clock::now();
     do {
       for (size_t i = 0; i < runs.size(); ++i) {
@@ -45,8 +50,7 @@ std::vector<Latency> time_in_turns(const std::vector<std::function<void()>>& run
           times[i].push_back(milliseconds_since(before));
         } while (milliseconds_since(turn) < options.turn_ms);
       }
-    } while (milliseconds_since(start) < share * budget_ms ||
-             (share == 1.0 && static_cast<int64_t>(times.front().size()) < options.least_runs));
+    } while (milliseconds_since(start) < share * budget_ms || (share == 1.0 && too_few()));
     if (share < 1.0) continue;
     std::vector<Latency> latencies;
     for (std::vector<double>& each : times) latencies.push_back(summarise(std::move(each)));

@@ -25,7 +25,7 @@ struct LatencyOptions {
   int64_t least_runs = 5;
   /// A turn repeats its run for so long, so that a fast one is not timed with caches that a slow
   /// one has filled; 0: one run a turn.
-  double turn_ms = 0;
+  double turn_ms = 5;
 };
 
 /// Times `forward` without gradients of several models in turns (A B A B ...), so that a change of

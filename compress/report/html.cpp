@@ -82,7 +82,7 @@ std::string steps_table(const RunReport& report) {
     for (const auto& [name, count] : step.counts)
       achieved += fmt::format("{} {}\n", name, with_thousands(count));
     for (const auto& [name, figure] : step.measures)
-      achieved += fmt::format("{} {:.4g}\n", name, figure);
+      achieved += fmt::format("{} {}\n", name, figure_text(figure));
     html += fmt::format(
         "<tr><td>{}</td><td class=l><code>{}</code></td><td class=\"l keep\">{}</td>"
         "<td>{:.2f}</td></tr>\n",

@@ -97,6 +97,11 @@ std::string with_thousands(int64_t number) {
   return number < 0 ? "-" + digits : digits;
 }
 
+std::string figure_text(double figure) {
+  if (std::abs(figure) < 1e4 || std::abs(figure) > 1e15) return fmt::format("{:.4g}", figure);
+  return with_thousands(std::llround(figure));
+}
+
 std::string count_of(int64_t number, std::string_view thing) {
   return fmt::format("{} {}{}", with_thousands(number), thing, number == 1 ? "" : "s");
 }

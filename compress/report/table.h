@@ -38,6 +38,8 @@ class Table {
 
 /// 1234567 as "1,234,567".
 std::string with_thousands(int64_t number);
+/// Four digits that count, and a whole number with all of its digits: 0.4987, 190,400.
+std::string figure_text(double figure);
 /// "1 thread", "2 threads".
 std::string count_of(int64_t number, std::string_view thing);
 /// Bytes as "12.3 kB" (thousands, as file sizes are sold), exact below 1000.

@@ -12,8 +12,8 @@ namespace {
 class TrainStep final : public PassWith<TrainOptions> {
  public:
   static constexpr PassInfo kInfo{
-      "train", "Trains the model, with distillation and training passes if asked",
-      Needs::kInputs | Needs::kTraining, Keeps::kShapes | Keeps::kDtypes};
+      "train", "Trains the model, with distillation and training passes if asked", Needs::kTraining,
+      Keeps::kShapes | Keeps::kDtypes};
 
   void check_training(const Model& model, const Step& step, const TrainingEnvironment& environment,
                       const std::string& where, Problems& problems) const override {

@@ -112,10 +112,11 @@ class Run {
     data_ = environment_.open_data(options_.data, options_.channels_last);
     require_fit(model_, data_->info());
     if (data_->size() < options_.batch_size) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("{} has {} samples, fewer than a batch of {}", data_->info().name,
-                              data_->size(), options_.batch_size),
-                  {}, "set a smaller `batch_size`");
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("the data `{}` ({}) has {} samples, fewer than a batch of {}", options_.data,
+                      data_->info().name, data_->size(), options_.batch_size),
+          {}, "set a smaller `batch_size`");
     }
     if (!options_.validation.empty()) {
       validation_ = environment_.open_data(options_.validation, false);

@@ -130,7 +130,7 @@ ChannelSet choose_channels(const ChannelOrder& order, const CostMeter& meter) {
         fmt::format("the budget of {:.6g} {} cannot be reached: with all channels gone that "
                     "may go, {:.6g} are left, {:.4f} of what there was",
                     meter.target, meter.unit, least, least / meter.full),
-        "budget", "ask for that much, select more layers, or raise `most`");
+        "budget", "ask for that much, or let more channels go");
   }
   while (low < high) {
     const size_t middle = low + (high - low) / 2;

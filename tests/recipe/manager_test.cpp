@@ -164,6 +164,23 @@ TEST(PassManager, CallsWhoAsked) {
                                  "end 2"));
 }
 
+TEST(PassManager, DoesNotResumeBehindTheStepToStopAfter) {
+  const std::string line = "test.scale,test.scale,test.scale";
+  Model model = parse_model(kLinear);
+  RunState saved;
+  RunOptions first;
+  first.stop_after = "1";
+  first.on_step_end = [&](const Model&, const RunState& state) { saved = state; };
+  run(line, model, first);
+  RunOptions second;
+  second.stop_after = "0";
+  second.resume = &saved;
+  const RunResult resumed = run(line, model, second);
+  EXPECT_TRUE(resumed.stopped);
+  EXPECT_EQ(resumed.steps.size(), 2u);
+  EXPECT_FLOAT_EQ(first_weight(model), 4);
+}
+
 TEST(PassManager, ResumesToTheSameBytes) {
   const std::string line = "test.noise,test.scale,test.noise";
   Model whole = parse_model(kLinear), cut = parse_model(kLinear);

@@ -91,7 +91,8 @@ TEST(Latency, RunsInTurnsAndTellsOneFromTheOther) {
       std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
     };
   };
-  const auto found = time_in_turns({nap('a', 1), nap('b', 6)}, {.seconds = 0.02, .least_runs = 5});
+  const auto found =
+      time_in_turns({nap('a', 1), nap('b', 6)}, {.seconds = 0.02, .least_runs = 5, .turn_ms = 0});
   ASSERT_EQ(found.size(), 2u);
   EXPECT_EQ(order.substr(0, 6), "ababab");
   EXPECT_EQ(found[0].runs, found[1].runs);
@@ -102,6 +103,22 @@ TEST(Latency, RunsInTurnsAndTellsOneFromTheOther) {
   }
   EXPECT_GE(found[0].low_ms, 1.0);
   EXPECT_GE(found[1].low_ms, 6.0);
+}
+
+TEST(Latency, RepeatsAFastRunWithinItsTurn) {
+  std::string order;
+  const auto nap = [&](char name, int milliseconds) {
+    return [&order, name, milliseconds] {
+      order += name;
+      std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+    };
+  };
+  const auto found =
+      time_in_turns({nap('a', 1), nap('b', 9)}, {.seconds = 0.02, .least_runs = 5, .turn_ms = 4});
+  EXPECT_EQ(order.substr(0, 2), "aa");
+  EXPECT_EQ(order.find("bb"), order.npos);
+  EXPECT_GE(found[1].runs, 5);
+  EXPECT_GT(found[0].runs, found[1].runs);
 }
 
 TEST(Latency, RefusesABareSetOfTensors) {

@@ -111,15 +111,23 @@ void measure(const Model& model, const RecipeData& data, const std::string& titl
   }
 }
 
+// What says the format of a file: `.pt2`, `.lathe.txt`.
+std::string suffix(const fs::path& file) {
+  const std::string name = file.filename().string();
+  return name.ends_with(".lathe.txt") ? ".lathe.txt" : file.extension().string();
+}
+
 // Bytes of the model in the format of `output`, so that before and after differ by the recipe
 // alone.
 int64_t bytes_in_format_of(const Model& model, const std::string& source, const fs::path& output) {
   std::error_code missing;
-  if (fs::path(source).extension() == output.extension() && fs::exists(source, missing)) {
+  if (suffix(source) == suffix(output) && fs::exists(source, missing)) {
     return compress::model_file_bytes(source);
   }
-  const fs::path aside = output.parent_path() / fmt::format(".{}.before{}", output.stem().string(),
-                                                            output.extension().string());
+  const std::string name = output.filename().string(), format = suffix(output);
+  const fs::path aside =
+      output.parent_path() /
+      fmt::format(".{}.before{}", name.substr(0, name.size() - format.size()), format);
   const std::shared_ptr<void> removed_at_the_end(nullptr, [&aside](void*) {
     std::error_code ignored;
     fs::remove(aside, ignored);
@@ -128,9 +136,11 @@ int64_t bytes_in_format_of(const Model& model, const std::string& source, const 
   return compress::model_file_bytes(aside);
 }
 
-// The model that the file holds. Lathe reads no ONNX: there the model that was written stands in.
+// The model that the file holds. Lathe reads no ONNX, and text holds digests of what is large:
+// there the model that was written stands in.
 Model read_back(const fs::path& output, const Model& model) {
-  if (output.extension() != ".onnx") return compress::load_model(output.string());
+  if (suffix(output) != ".onnx" && suffix(output) != ".lathe.txt")
+    return compress::load_model(output.string());
   say(fmt::format("{}: accuracy and latency are those of the model that it was written from",
                   output.string()));
   return model.clone();
@@ -225,7 +235,7 @@ std::string step_summary(const compress::StepResult& result) {
     parts.push_back(fmt::format("{} {}", name, compress::with_thousands(count)));
   }
   for (const auto& [name, figure] : result.measures) {
-    parts.push_back(fmt::format("{} {:.4g}", name, figure));
+    parts.push_back(fmt::format("{} {}", name, compress::figure_text(figure)));
   }
   if (result.change == compress::Change::kNone) parts.emplace_back("nothing to change");
   return fmt::format("  {}{}{:.2f} s", fmt::join(parts, ", "), parts.empty() ? "" : "; ",
@@ -332,7 +342,7 @@ void run_streamed(const Options& options, const compress::Recipe& recipe, const 
   for (const std::string& note : result.notes) say(note);
   report.steps = std::move(result.steps);
   report.before.cost = std::move(result.before);
-  report.before.file_bytes = fs::path(options.model.source).extension() == output.extension()
+  report.before.file_bytes = suffix(options.model.source) == suffix(output)
                                  ? compress::model_file_bytes(options.model.source)
                                  : report.before.cost.payload_bytes;
   report.after.cost = std::move(result.after);

@@ -53,9 +53,7 @@ std::vector<compress::Latency> measure(const std::vector<compress::Model>& model
     runs.emplace_back([&, i] { plans[i].run(inputs[i]); });
   }
   sources = std::move(names);
-  compress::LatencyOptions latency = options.latency;
-  latency.turn_ms = 5;
-  return compress::time_in_turns(runs, latency);
+  return compress::time_in_turns(runs, options.latency);
 }
 
 void run(const Options& options) {
@@ -95,7 +93,7 @@ void run(const Options& options) {
     table.add({sources[i], fmt::format("{:.3f}", latency.median_ms),
                fmt::format("{:.3f}", latency.low_ms), fmt::format("{:.3f}", latency.high_ms),
                fmt::format("{:.1f}", rate), std::to_string(latency.runs),
-               fmt::format("{:.3g} x", speed)});
+               speed < 100 ? fmt::format("{:.3g} x", speed) : fmt::format("{:.0f} x", speed)});
     rows.push_back({{"model", sources[i]},
                     {"batch", options.latency.batch},
                     {"threads", at::get_num_threads()},
