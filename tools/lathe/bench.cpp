@@ -115,12 +115,15 @@ void add_bench(CLI::App& app) {
   const auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("bench", "Measure a model's latency");
   options->model.add_to(*command);
-  command->add_option("--against", options->against, "a second model, run in turns with the first")
-      ->type_name("MODEL");
+  CLI::Option* against =
+      command
+          ->add_option("--against", options->against, "a second model, run in turns with the first")
+          ->type_name("MODEL");
   command
       ->add_option("--against-arch", options->against_architecture,
                    "its architecture, if it holds weights only")
-      ->type_name("NAME");
+      ->type_name("NAME")
+      ->needs(against);
   command->add_option("--batch", options->latency.batch, "samples in one run")
       ->capture_default_str()
       ->type_name("N")

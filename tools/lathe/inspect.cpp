@@ -189,10 +189,13 @@ void add_inspect(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("inspect", "Show a model's layers, sizes, MACs, zeros and encodings");
   options->model.add_to(*command);
-  command->add_flag("--graph", options->graph, "print the graph in its text form instead");
-  command->add_flag("--groups", options->groups,
-                    "show which channels can only go together, the largest saving first");
-  command->add_flag("--json", options->json, "print JSON");
+  CLI::Option* graph =
+      command->add_flag("--graph", options->graph, "print the graph in its text form instead");
+  command
+      ->add_flag("--groups", options->groups,
+                 "show which channels can only go together, the largest saving first")
+      ->excludes(graph);
+  command->add_flag("--json", options->json, "print JSON")->excludes(graph);
   command->footer("Example: lathe inspect zoo:resnet20-cifar10");
   command->callback([options] { run(*options); });
 }
