@@ -54,7 +54,8 @@ void Problems::throw_if_any(const std::string& file) const {
   if (list_.empty()) return;
   std::vector<Error> problems;
   for (const Error& problem : list_) {
-    problems.push_back(file.empty() ? problem : problem.within(file));
+    const bool said = file.empty() || problem.where().starts_with(file + ": ");
+    problems.push_back(said ? problem : problem.within(file));
   }
   if (problems.size() == 1) throw problems.front();
   std::string text = fmt::format("{} problems", problems.size());

@@ -239,8 +239,7 @@ class Manager {
 
   // "a.json: /steps/1 (prune.magnitude), at layer1.0.conv1.weight, ..."
   std::string place(size_t step, const PassContext& context, const std::string& inner) const {
-    std::string text = recipe_.file.empty() ? "" : recipe_.file + ": ";
-    text += fmt::format("{} ({})", step_pointer(step), pass(step).info().id);
+    std::string text = fmt::format("{} ({})", place_of_step(recipe_, step), pass(step).info().id);
     if (!context.item().empty()) text += fmt::format(", at {}", context.item());
     if (!inner.empty() && inner != context.item()) text += fmt::format(", {}", inner);
     return text;
@@ -291,7 +290,7 @@ Problems check_steps(const Recipe& recipe, const Model& model, const RunOptions&
 }
 
 RunResult run_recipe(const Recipe& recipe, Model& model, const RunOptions& options) {
-  check_recipe(recipe, model, options).throw_if_any(recipe.file);
+  at_origins(check_recipe(recipe, model, options), recipe.origins).throw_if_any(recipe.file);
   return Manager(recipe, model, options).run();
 }
 

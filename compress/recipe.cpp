@@ -164,24 +164,6 @@ void read_top_level(const Json& json, Recipe& recipe, Problems& problems) {
   read_section(json, "evaluate", recipe.evaluate, problems);
 }
 
-// Problems in steps of an included file are told with that file's own pointer.
-Problems at_origins(const Problems& problems, const std::vector<std::string>& origins) {
-  Problems moved;
-  for (const Error& problem : problems.list()) {
-    std::string where = problem.where();
-    for (size_t i = 0; i < origins.size(); ++i) {
-      const std::string step = fmt::format("/steps/{}", i);
-      const bool inside = where == step || where.starts_with(step + "/");
-      if (inside && !origins[i].empty()) {
-        where = origins[i] + where.substr(step.size());
-        break;
-      }
-    }
-    moved.add(Error(problem.code(), problem.message(), where, problem.hint()));
-  }
-  return moved;
-}
-
 bool looks_like_line(const std::string& text) {
   const std::filesystem::path path(text);
   return path.extension() != ".json" && text.find('/') == text.npos &&
@@ -189,6 +171,30 @@ bool looks_like_line(const std::string& text) {
 }
 
 }  // namespace
+
+std::string origin_of(const Origins& origins, const std::string& pointer) {
+  for (size_t end = pointer.size(); end != 0 && end != pointer.npos;
+       end = pointer.rfind('/', end - 1)) {
+    const auto found = origins.find(pointer.substr(0, end));
+    if (found != origins.end()) return found->second + pointer.substr(end);
+  }
+  return pointer;
+}
+
+std::string place_of_step(const Recipe& recipe, size_t step) {
+  const std::string pointer = fmt::format("/steps/{}", step);
+  const std::string origin = origin_of(recipe.origins, pointer);
+  return origin == pointer && !recipe.file.empty() ? recipe.file + ": " + pointer : origin;
+}
+
+Problems at_origins(const Problems& problems, const Origins& origins) {
+  Problems moved;
+  for (const Error& problem : problems.list()) {
+    moved.add(Error(problem.code(), problem.message(), origin_of(origins, problem.where()),
+                    problem.hint()));
+  }
+  return moved;
+}
 
 Recipe read_recipe(const RecipeSource& source, const PassRegistry& registry,
                    const SectionReader& read_sections) {
@@ -209,7 +215,8 @@ Recipe read_recipe(const RecipeSource& source, const PassRegistry& registry,
     read_steps(json["steps"], "/steps", registry, recipe.steps, problems);
   }
   if (read_sections) read_sections(recipe, problems);
-  at_origins(problems, source.step_origins).throw_if_any(source.file);
+  at_origins(problems, source.origins).throw_if_any(source.file);
+  recipe.origins = source.origins;
   return recipe;
 }
 

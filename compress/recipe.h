@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -37,6 +38,19 @@ struct Step {
 /// The id of the pass that trains; in JSON its step is {"train": {...}}.
 inline constexpr std::string_view kTrainId = "train";
 
+/// Where parts of a recipe come from that other files have brought: by their pointers in the merged
+/// recipe, `FILE: POINTER`.
+using Origins = std::map<std::string, std::string>;
+
+/// Where `pointer` comes from, else itself.
+std::string origin_of(const Origins& origins, const std::string& pointer);
+/// The problems, each at its origin.
+Problems at_origins(const Problems& problems, const Origins& origins);
+
+struct Recipe;
+/// `FILE: /steps/I`, as far as there are files.
+std::string place_of_step(const Recipe& recipe, size_t step);
+
 struct Recipe {
   std::string file;  ///< where it was read from, for messages; may be empty
   std::string name;
@@ -44,14 +58,14 @@ struct Recipe {
   Json data;      ///< object: named data entries, read by compress/data; null when absent
   Json evaluate;  ///< object: data and metrics of the evaluation; null when absent
   std::vector<Step> steps;
+  Origins origins;  ///< of what came by an include
 };
 
 /// A recipe's JSON with what surrounds it: includes, settings and variables.
 struct RecipeSource {
   std::string file;
   Json json;
-  /// For each step: file and pointer of its own when it came by an include, else empty.
-  std::vector<std::string> step_origins;
+  Origins origins;  ///< of what came by an include, and of steps that are counted on behind it
 };
 
 /// Reads a recipe file, merges the files that it includes, applies `settings` and fills variables

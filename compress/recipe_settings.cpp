@@ -145,7 +145,7 @@ void fill_variables(RecipeSource& source) {
     }
   }
   Variables(values, problems).fill(source.json, "");
-  problems.throw_if_any(source.file);
+  at_origins(problems, source.origins).throw_if_any(source.file);
 }
 
 }  // namespace

@@ -50,22 +50,44 @@ std::string read_text(const fs::path& file) {
   return text;
 }
 
+// Whether an object under this key is merged entry by entry.
+bool has_entries(const std::string& key) { return key == "data" || key == "variables"; }
+
 // `over` on top of `under`: its keys win, entries of `data` and `variables` one by one, and its
 // steps come after.
 RecipeSource overlay(RecipeSource under, const RecipeSource& over) {
+  // Takes what is known of `from` in `over` as what is known of `to`.
+  const auto trace = [&](const std::string& from, const std::string& to) {
+    std::erase_if(under.origins, [&](const auto& origin) {
+      return origin.first == to || origin.first.starts_with(to + "/");
+    });
+    for (const auto& [pointer, origin] : over.origins) {
+      const bool inside = pointer == from || pointer.starts_with(from + "/");
+      if (inside) under.origins[to + pointer.substr(from.size())] = origin;
+    }
+  };
   for (const auto& [key, value] : over.json.items()) {
     Json& below = under.json[key];
+    const std::string pointer = join_pointer("", key);
     if (key == "steps" && value.is_array()) {
       if (!below.is_array()) below = Json::array();
-      below.insert(below.end(), value.begin(), value.end());
-    } else if ((key == "data" || key == "variables") && below.is_object() && value.is_object()) {
+      for (size_t i = 0; i < value.size(); ++i) {
+        const std::string from = join_pointer(pointer, i), to = join_pointer(pointer, below.size());
+        trace(from, to);
+        if (from != to) under.origins.try_emplace(to, fmt::format("{}: {}", over.file, from));
+        below.push_back(value[i]);
+      }
+    } else if (has_entries(key) && below.is_object() && value.is_object()) {
       below.update(value);
+      for (const auto& [name, entry] : value.items()) {
+        const std::string inner = join_pointer(pointer, name);
+        trace(inner, inner);
+      }
     } else {
       below = value;
+      trace(pointer, pointer);
     }
   }
-  under.step_origins.insert(under.step_origins.end(), over.step_origins.begin(),
-                            over.step_origins.end());
   under.file = over.file;
   return under;
 }
@@ -96,7 +118,6 @@ RecipeSource merge_includes(Json json, const std::string& file, std::vector<fs::
   if (!own.json.is_object() || !own.json.contains("include")) return own;
   const Json include = own.json["include"];
   own.json.erase("include");
-  if (own.json.contains("steps")) own.step_origins.resize(own.json["steps"].size());
   const Json files = include.is_array() ? include : Json::array({include});
   RecipeSource merged{file, Json::object(), {}};
   for (size_t i = 0; i < files.size(); ++i) {
@@ -117,18 +138,25 @@ RecipeSource merge_includes(Json json, const std::string& file, std::vector<fs::
   return overlay(std::move(merged), own);
 }
 
-// Steps of an included recipe remember where they come from.
+// What is included remembers where it comes from.
 RecipeSource load_included(const fs::path& file, std::vector<fs::path>& open) {
   RecipeSource source = load_merged(file, open);
   if (!source.json.is_object() ||
       (source.json.contains("steps") && !source.json["steps"].is_array())) {
     throw Error(ErrorCode::kInvalidArgument, "not a recipe", file.string());
   }
-  const size_t steps = source.json.contains("steps") ? source.json["steps"].size() : 0;
-  source.step_origins.resize(steps);
-  size_t own = 0;  // index in the file itself
-  for (std::string& origin : source.step_origins) {
-    if (origin.empty()) origin = fmt::format("{}: /steps/{}", source.file, own++);
+  const auto remember = [&](const std::string& pointer) {
+    source.origins.try_emplace(pointer, fmt::format("{}: {}", source.file, pointer));
+  };
+  for (const auto& [key, value] : source.json.items()) {
+    const std::string pointer = join_pointer("", key);
+    if (key == "steps") {
+      for (size_t i = 0; i < value.size(); ++i) remember(join_pointer(pointer, i));
+    } else if (has_entries(key) && value.is_object()) {
+      for (const auto& [name, entry] : value.items()) remember(join_pointer(pointer, name));
+    } else {
+      remember(pointer);
+    }
   }
   return source;
 }

@@ -182,8 +182,8 @@ class Stream {
     PassContext context(recipe_.seed, index);
     context.on_message = options_.on_message;
     const auto place = [&](const std::string& inner) {
-      std::string text = recipe_.file.empty() ? "" : recipe_.file + ": ";
-      text += fmt::format("/steps/{} ({})", index, step.pass->info().id);
+      std::string text =
+          fmt::format("{} ({})", place_of_step(recipe_, index), step.pass->info().id);
       if (!context.item().empty()) text += fmt::format(", at {}", context.item());
       return inner.empty() || inner == context.item() ? text : text + ", " + inner;
     };
@@ -292,7 +292,7 @@ StreamResult stream_recipe(const Recipe& recipe, const Model& model,
                            const std::filesystem::path& output, const StreamOptions& options) {
   COMPRESS_CHECK(can_stream(recipe) && can_stream(model), "a recipe that can be streamed");
   const at::NoGradGuard no_grad;
-  check_steps(recipe, model).throw_if_any(recipe.file);
+  at_origins(check_steps(recipe, model), recipe.origins).throw_if_any(recipe.file);
   return Stream(recipe, model, output, options).run();
 }
 

@@ -196,13 +196,7 @@ int64_t Weight::bits_on_disk() const {
   return bytes * 8;
 }
 
-Node* Weight::first_user() const {
-  const UseMap uses(model_->graph());
-  for (const Use& use : uses.of(value_)) {
-    if (use.node) return use.node;
-  }
-  return nullptr;
-}
+Node* Weight::first_user() const { return UseMap(model_->graph()).first_node(value_); }
 
 int64_t Weight::set_mask(const at::Tensor& keep) {
   COMPRESS_CHECK(keep.scalar_type() == at::kBool && keep.sizes().equals(sizes_),

@@ -213,7 +213,9 @@ Model tensor_set(const StateDict& weights) {
       model.add_alias(tie->second, name);
       continue;
     }
-    const bool is_parameter = tensor.is_floating_point() || tensor.is_complex();
+    // Roles are not in such a file: what nobody trains is told by its type, or by its usual name.
+    const bool is_parameter = (tensor.is_floating_point() || tensor.is_complex()) &&
+                              !name.ends_with("running_mean") && !name.ends_with("running_var");
     Value* value =
         model.add_tensor(name, tensor, is_parameter ? TensorRole::kParameter : TensorRole::kBuffer);
     outputs.push_back({name, value});

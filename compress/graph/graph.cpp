@@ -64,6 +64,11 @@ const std::vector<Use>& UseMap::of(const Value* value) const {
   return found == uses_.end() ? kNone : found->second;
 }
 
+Node* UseMap::first_node(const Value* value) const {
+  const std::vector<Use>& uses = of(value);  // nodes first, outputs after them
+  return uses.empty() ? nullptr : uses.front().node;
+}
+
 Graph Graph::clone(std::unordered_map<const Value*, Value*>* copied) const {
   Graph copy;
   std::unordered_map<const Value*, Value*> map;

@@ -127,6 +127,8 @@ class UseMap {
  public:
   explicit UseMap(const Graph& graph);
   const std::vector<Use>& of(const Value* value) const;
+  /// The first node, in the graph's order, that uses the value; null if none does.
+  Node* first_node(const Value* value) const;
 
  private:
   std::unordered_map<const Value*, std::vector<Use>> uses_;

@@ -152,7 +152,8 @@ class LsqHook final : public TrainingHook {
     add_step(model, weight.name(), first_step(mean.to(at::kFloat), codes), call);
     if (!whole) call.arguments.emplace_back(weight.output_dim());
     add_range(codes, factor, call);
-    Node* rounding = model.graph().insert(first_user(model, weight.value()), std::move(call));
+    Node* first = UseMap(model.graph()).first_node(weight.value());
+    Node* rounding = model.graph().insert(first, std::move(call));
     rounding->output()->type = weight.value()->type;
     model.graph().replace_uses(weight.value(), rounding->output(), rounding);
   }
@@ -170,16 +171,6 @@ class LsqHook final : public TrainingHook {
     for (const Argument& more : {Argument(codes.low), Argument(codes.high), Argument(factor)}) {
       call.arguments.push_back(more);
     }
-  }
-
-  static Node* first_user(Model& model, const Value* value) {
-    const UseMap uses(model.graph());
-    for (Node& node : model.graph().nodes()) {
-      for (const Use& use : uses.of(value)) {
-        if (use.node == &node) return &node;
-      }
-    }
-    return nullptr;
   }
 
   // Watches the input of the layer until there was a batch. The step is there for the optimizer,

@@ -90,7 +90,7 @@ class QatHook final : public TrainingHook {
       const std::string error = error_name(weight.name());
       Value* buffer =
           model.add_tensor(error, at::zeros_like(weight.effective()), TensorRole::kBuffer);
-      Node* layer = first_user(model, weight.value());
+      Node* layer = UseMap(model.graph()).first_node(weight.value());
       Node* sum = model.graph().insert(layer, {"aten::add.Tensor",
                                                {weight.value(), buffer},
                                                {},
@@ -192,16 +192,6 @@ class QatHook final : public TrainingHook {
           dequantize(round_to_nearest(weight, target.channel_dim, how, target.name));
       model.tensor(error_name(target.name)).copy_(rounded.sub_(weight));
     }
-  }
-
-  static Node* first_user(const Model& model, const Value* value) {
-    const UseMap uses(model.graph());
-    for (Node& node : const_cast<Model&>(model).graph().nodes()) {
-      for (const Use& use : uses.of(value)) {
-        if (use.node == &node) return &node;
-      }
-    }
-    return nullptr;
   }
 
   // Finds what `attach` has left in the graph.

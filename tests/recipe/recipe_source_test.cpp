@@ -80,9 +80,13 @@ TEST_F(RecipeFiles, IncludeStepsFirstAndLetOwnKeysWin) {
   EXPECT_EQ(source.json["data"].dump(), R"({"a":1,"b":2})");
   EXPECT_EQ(source.json["name"], "own");
   EXPECT_EQ(source.json["seed"], 3);
-  ASSERT_EQ(source.step_origins.size(), 2u);
-  EXPECT_THAT(source.step_origins[0], HasSubstr("base.json: /steps/0"));
-  EXPECT_EQ(source.step_origins[1], "");
+  EXPECT_THAT(origin_of(source.origins, "/steps/0/x"), HasSubstr("base.json: /steps/0/x"));
+  EXPECT_THAT(origin_of(source.origins, "/steps/1"), HasSubstr("own.json: /steps/0"));
+  EXPECT_THAT(origin_of(source.origins, "/data/a"), HasSubstr("base.json: /data/a"));
+  EXPECT_THAT(origin_of(source.origins, "/seed"), HasSubstr("base.json: /seed"));
+  for (const char* own : {"/data/b", "/name", "/steps", "/evaluate", ""}) {
+    EXPECT_EQ(origin_of(source.origins, own), own);
+  }
 }
 
 TEST_F(RecipeFiles, IncludeSeveralInOrder) {
@@ -92,8 +96,13 @@ TEST_F(RecipeFiles, IncludeSeveralInOrder) {
   const RecipeSource source = load("own.json");
   EXPECT_EQ(source.json["steps"].dump(), R"([{"pass":"a"},{"pass":"b"},{"pass":"a"}])");
   EXPECT_EQ(source.json["seed"], 1);
-  EXPECT_THAT(source.step_origins[0], HasSubstr("a.json: /steps/0"));
-  EXPECT_THAT(source.step_origins[1], HasSubstr("b.json: /steps/0"));
+  for (const auto& [pointer, origin] :
+       std::map<std::string, std::string>{{"/steps/0", "a.json: /steps/0"},
+                                          {"/steps/1", "b.json: /steps/0"},
+                                          {"/steps/2", "a.json: /steps/0"},
+                                          {"/seed", "a.json: /seed"}}) {
+    EXPECT_THAT(origin_of(source.origins, pointer), HasSubstr(origin)) << pointer;
+  }
 }
 
 TEST_F(RecipeFiles, TellProblemsOfIncludedStepsByTheirOwnFile) {
@@ -102,6 +111,12 @@ TEST_F(RecipeFiles, TellProblemsOfIncludedStepsByTheirOwnFile) {
   write("own.json", R"({"lathe": 1, "include": "base.json", "steps": [{"pass": "test.liar"}]})");
   EXPECT_THAT(thrown([&] { read_recipe(load("own.json"), registry); }),
               HasSubstr("base.json: /steps/0/times: 99 is outside [0, 8]"));
+  write("base.json", R"({"lathe": 1, "seed": -1, "steps": [{"pass": "test.scale"}]})");
+  write("own.json",
+        R"({"lathe": 1, "include": "base.json", "steps": [{"pass": "test.scale", "times": 99}]})");
+  const std::string problems = thrown([&] { read_recipe(load("own.json"), registry); });
+  EXPECT_THAT(problems, HasSubstr("base.json: /seed: -1"));
+  EXPECT_THAT(problems, HasSubstr("own.json: /steps/0/times: 99"));
 }
 
 TEST_F(RecipeFiles, RefuseCyclesAndMissingFiles) {

@@ -369,7 +369,8 @@ void run(const Options& options) {
   if (streams(options, recipe, data, model)) return run_streamed(options, recipe, data, model);
   const compress::TrainingEnvironment training = training_environment(options, recipe, sections);
   compress::RunOptions run_with = run_options(options, registry, data, training);
-  compress::check_recipe(recipe, model, run_with).throw_if_any(recipe.file);
+  compress::at_origins(compress::check_recipe(recipe, model, run_with), recipe.origins)
+      .throw_if_any(recipe.file);
   if (options.dry_run) {
     if (trains(recipe)) {
       throw Error(ErrorCode::kInvalidArgument, "a training has no dry run", "--dry-run",
