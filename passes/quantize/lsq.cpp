@@ -65,14 +65,15 @@ class LsqHook final : public TrainingHook {
 
   void attach(Training& training) override {
     Model& model = training.model;
+    const std::vector<Weight> all = weights(model);
     for (Weight& weight : weights(model, options_.where)) {
       if (!weight.stored()) {
         throw Error(ErrorCode::kInvalidArgument,
                     fmt::format("is {} and has no elements to train", weight.encoding()),
                     weight.name(), "train before the weights are quantized");
       }
-      const bool end = is_end(model, weight);
-      if (options_.activations > 0) observe_input(model, weight);
+      const bool end = is_end(all, weight);
+      if (options_.activations > 0) observe_input(model, weight, all);
       round_weight(model, weight, end ? options_.ends : options_.bits);
     }
   }
@@ -114,16 +115,17 @@ class LsqHook final : public TrainingHook {
 
  private:
   // Whether it is the first or the last layer and has bits of its own.
-  bool is_end(const Model& model, const Weight& weight) const {
-    const std::vector<Weight> all = weights(model);
-    const auto same_layer = [&](const Weight& other) { return other.layer() == weight.layer(); };
+  bool is_end(const std::vector<Weight>& all, const Weight& weight) const {
+    const auto same_layer = [&](const Weight& other) {  // a shared weight has none
+      return other.layer() == nullptr ? other.name() == weight.name()
+                                      : other.layer() == weight.layer();
+    };
     return options_.ends > 0 && (same_layer(all.front()) || same_layer(all.back()));
   }
 
   // What the tensors of a layer's input begin with: its module, or its output where the module has
   // several layers.
-  static std::string input_base(const Model& model, const Weight& weight) {
-    const std::vector<Weight> all = weights(model);
+  static std::string input_base(const std::vector<Weight>& all, const Weight& weight) {
     const bool shared = std::any_of(all.begin(), all.end(), [&](const Weight& other) {
       return other.module_path() == weight.module_path() && other.layer() != weight.layer();
     });
@@ -175,13 +177,13 @@ class LsqHook final : public TrainingHook {
 
   // Watches the input of the layer until there was a batch. The step is there for the optimizer,
   // and gets its value, and gradients, afterwards.
-  static void observe_input(Model& model, const Weight& weight) {
+  static void observe_input(Model& model, const Weight& weight, const std::vector<Weight>& all) {
     Node* layer = weight.layer();
     Value* input = layer == nullptr ? nullptr : activation_of(*layer).value();
     if (input == nullptr || input->is_named_tensor() || input == weight.value()) return;
     if (input->type.dtype && !c10::isFloatingType(*input->type.dtype)) return;
     features_of(*input);
-    const std::string base = input_base(model, weight);
+    const std::string base = input_base(all, weight);
     if (model.find_tensor(base + std::string(kStep))) return;  // a layer of several weights
     const auto numbers = weight.effective().options().dtype(at::kFloat);
     Graph::Call unused;
@@ -235,10 +237,11 @@ class LsqHook final : public TrainingHook {
     Model& model = training.model;
     Node* layer = nullptr;
     bool end = false;
-    for (const Weight& weight : weights(model)) {
-      if (weight.layer() == nullptr || input_base(model, weight) != base) continue;
+    const std::vector<Weight> all = weights(model);
+    for (const Weight& weight : all) {
+      if (weight.layer() == nullptr || input_base(all, weight) != base) continue;
       layer = weight.layer();
-      end = is_end(model, weight);
+      end = is_end(all, weight);
     }
     COMPRESS_CHECK(layer != nullptr, "the layer whose input was observed");
     const CodeRange codes = code_range(end ? options_.ends : options_.activations,

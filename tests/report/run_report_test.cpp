@@ -83,16 +83,18 @@ TEST(RunReport, EscapesNamesInThePage) {
   EXPECT_THAT(report_html(example()), HasSubstr("<h1>half &amp; half</h1>"));
 }
 
+// Writes its name and sleeps.
+std::function<void()> nap(std::string& order, char name, int milliseconds) {
+  return [&order, name, milliseconds] {
+    order += name;
+    std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+  };
+}
+
 TEST(Latency, RunsInTurnsAndTellsOneFromTheOther) {
   std::string order;
-  const auto nap = [&](char name, int milliseconds) {
-    return [&order, name, milliseconds] {
-      order += name;
-      std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
-    };
-  };
-  const auto found =
-      time_in_turns({nap('a', 1), nap('b', 6)}, {.seconds = 0.02, .least_runs = 5, .turn_ms = 0});
+  const auto found = time_in_turns({nap(order, 'a', 1), nap(order, 'b', 6)},
+                                   {.seconds = 0.02, .least_runs = 5, .turn_ms = 0});
   ASSERT_EQ(found.size(), 2u);
   EXPECT_EQ(order.substr(0, 6), "ababab");
   EXPECT_EQ(found[0].runs, found[1].runs);
@@ -107,14 +109,8 @@ TEST(Latency, RunsInTurnsAndTellsOneFromTheOther) {
 
 TEST(Latency, RepeatsAFastRunWithinItsTurn) {
   std::string order;
-  const auto nap = [&](char name, int milliseconds) {
-    return [&order, name, milliseconds] {
-      order += name;
-      std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
-    };
-  };
-  const auto found =
-      time_in_turns({nap('a', 1), nap('b', 9)}, {.seconds = 0.02, .least_runs = 5, .turn_ms = 4});
+  const auto found = time_in_turns({nap(order, 'a', 1), nap(order, 'b', 9)},
+                                   {.seconds = 0.02, .least_runs = 5, .turn_ms = 4});
   EXPECT_EQ(order.substr(0, 2), "aa");
   EXPECT_EQ(order.find("bb"), order.npos);
   EXPECT_GE(found[1].runs, 5);

@@ -61,12 +61,12 @@ TEST(TrainFor, ATeacherWhoseOutputsAreKeptOnDisk) {
       std::filesystem::path(::testing::TempDir()) / "teacher-outputs";
   std::filesystem::remove_all(folder);
   const Model teacher = linear_network();
-  const auto trained = [&](const std::string& cache, const std::string& precision = "fp32") {
+  const auto trained = [&](const std::string& cache, Precision precision = Precision::kFp32) {
     Model student = other_linear_network();
     TrainOptions options = train_options(R"({"epochs": 3, "batch_size": 16,
       "losses": [{"distill_logits": {"weight": 1}}]})");
     options.teacher_cache = cache;
-    options.precision = precision == "bf16" ? Precision::kBf16 : Precision::kFp32;
+    options.precision = precision;
     PassContext context(1);
     context.original = &teacher;
     train(student, options, {}, environment_of(unlabelled(64)), context);
@@ -78,7 +78,7 @@ TEST(TrainFor, ATeacherWhoseOutputsAreKeptOnDisk) {
   EXPECT_EQ(trained(folder.string()), plain);
   // A teacher under autocast says something else, and does not answer for this one.
   std::filesystem::remove_all(folder);
-  trained(folder.string(), "bf16");
+  trained(folder.string(), Precision::kBf16);
   EXPECT_EQ(trained(folder.string()), plain);
 }
 

@@ -86,14 +86,9 @@ std::vector<LayerDifference> compare_layers(const Model& a, const Model& b,
     const auto found = by_name.find(weight.name());
     if (found == by_name.end()) continue;
     const compress::Weight& other = *found->second;
+    if (!is_known(a, weight) || !is_known(b, other)) continue;  // as tensors, by their digests
     for (const compress::Weight* side : {&weight, &other}) {
       for (const std::string& source : side->sources()) compared.insert(source);
-    }
-    if (!is_known(a, weight) || !is_known(b, other)) {  // as tensors, by their digests
-      for (const compress::Weight* side : {&weight, &other}) {
-        for (const std::string& source : side->sources()) compared.erase(source);
-      }
-      continue;
     }
     LayerDifference layer;
     layer.name = weight.name();

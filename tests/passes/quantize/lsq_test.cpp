@@ -3,6 +3,7 @@
 #include "compress/train/session.h"
 #include "passes/quantize/learned_step.h"
 #include "tests/passes/quantize/calibrated.h"
+#include "tests/passes/quantize/one_module.h"
 
 #include <ATen/core/grad_mode.h>
 
@@ -113,15 +114,7 @@ TEST(QuantizeLsq, TellsAveragesWhereStepsOfActivationsBegin) {
 }
 
 TEST(QuantizeLsq, TellsLayersOfOneModuleApart) {
-  Model model = parse_filled(R"(
-input x : f32[batch,8]
-parameter m.first : f32[8,8]
-parameter m.second : f32[8,8]
-a = aten::linear(x, m.first) : f32[batch,8] @ m
-r = aten::relu(a) : f32[batch,8]
-b = aten::linear(r, m.second) : f32[batch,8] @ m
-return y = b
-)");
+  Model model = two_layers_of_one_module();
   for (const NamedTensor& named : model.tensors()) at::Tensor(named.tensor).set_requires_grad(true);
   TrainingSession session(model, "quantize.lsq", passes(), {});
   step(model, session, at::randn({4, 8}), at::zeros({1}), 1e-3);

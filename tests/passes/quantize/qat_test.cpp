@@ -4,6 +4,7 @@
 #include "compress/train/session.h"
 #include "compress/weight.h"
 #include "passes/quantize/round_to_nearest.h"
+#include "tests/passes/quantize/one_module.h"
 #include "tests/support/models.h"
 #include "tests/support/pass_fixture.h"
 
@@ -167,15 +168,7 @@ TEST(QuantizeQat, ObservesForAWhileWhereverItBegins) {
 }
 
 TEST(QuantizeQat, TellsLayersOfOneModuleApart) {
-  Model model = testing::parse_filled(R"(
-input x : f32[batch,8]
-parameter m.first : f32[8,8]
-parameter m.second : f32[8,8]
-a = aten::linear(x, m.first) : f32[batch,8] @ m
-r = aten::relu(a) : f32[batch,8]
-b = aten::linear(r, m.second) : f32[batch,8] @ m
-return y = b
-)");
+  Model model = testing::two_layers_of_one_module();
   require_gradients(model);
   TrainingSession session(model, "quantize.qat{activations=8}", testing::passes(), {});
   step(model, session, at::randn({4, 8}));
