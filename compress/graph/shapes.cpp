@@ -13,6 +13,7 @@
 #include <c10/util/Exception.h>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <set>
@@ -168,6 +169,48 @@ void note_types(Model& model, const Measurement& measured, const Assignment& bef
 
 std::vector<at::Tensor> example_inputs(const Model& model, int64_t batch) {
   return make_inputs(model.graph(), example_sizes(model.graph(), batch));
+}
+
+std::vector<Dim> free_sizes(const Model& model) {
+  const std::string batch = batch_symbol(model.graph());
+  std::vector<Dim> found;
+  for (const Value* input : model.graph().inputs()) {
+    if (!input->type.sizes) continue;
+    for (const Dim& dim : *input->type.sizes) {
+      if (!dim.is_symbolic() || dim.symbol == batch) continue;
+      if (std::find(found.begin(), found.end(), dim) == found.end()) found.push_back(dim);
+    }
+  }
+  return found;
+}
+
+std::string free_sizes_text(const Model& model) {
+  std::vector<std::string> parts;
+  for (const Dim& dim : free_sizes(model)) {
+    parts.push_back(fmt::format("{} {}", dim.symbol, std::max<int64_t>(dim.size, 2)));
+  }
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+void set_free_size(Model& model, std::string_view symbol, int64_t size) {
+  std::vector<std::string> names;
+  for (const Dim& dim : free_sizes(model)) names.push_back(dim.symbol);
+  if (std::find(names.begin(), names.end(), symbol) == names.end()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("the inputs have no free size `{}`", symbol), {},
+                names.empty() ? "all their sizes but the batch are fixed"
+                              : fmt::format("they have: {}", fmt::join(names, ", ")));
+  }
+  Model trial = model.clone(/*deep=*/false);
+  for (const Value* input : trial.graph().inputs()) {
+    Value* value = trial.graph().find(input->name());
+    if (!value->type.sizes) continue;
+    for (Dim& dim : *value->type.sizes) {
+      if (dim.symbol == symbol) dim.size = size;
+    }
+  }
+  propagate_shapes(trial);
+  model = std::move(trial);
 }
 
 void propagate_shapes(Model& model, const std::vector<at::Tensor>& inputs) {

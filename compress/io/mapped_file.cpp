@@ -2,7 +2,6 @@
 
 #include "compress/io/mapped_file.h"
 
-#include "compress/error.h"
 #include "compress/io/tensor_view.h"
 
 #include <c10/core/CPUAllocator.h>
@@ -16,6 +15,7 @@
 #include <cerrno>
 #include <cstring>
 #include <system_error>
+#include <utility>
 
 namespace compress {
 namespace {
@@ -96,12 +96,15 @@ MappedFile::~MappedFile() {
 
 std::span<const std::byte> MappedFile::bytes(uint64_t offset, uint64_t size) const {
   if (offset > size_ || size > size_ - offset) {
-    throw Error(ErrorCode::kBadFile,
-                fmt::format("needs {} bytes from byte {} on, but the file ends at byte {}", size,
-                            offset, size_),
-                name_, "the file is cut off or damaged; fetch it again");
+    throw damaged(fmt::format("needs {} bytes from byte {} on, but the file ends at byte {}", size,
+                              offset, size_));
   }
   return {data_ + offset, static_cast<size_t>(size)};
+}
+
+Error MappedFile::damaged(std::string message) const {
+  return Error(ErrorCode::kBadFile, std::move(message), name_,
+               "the file is cut off or damaged; fetch it again");
 }
 
 std::string_view MappedFile::text(uint64_t offset, uint64_t size) const {

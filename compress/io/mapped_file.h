@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include "compress/error.h"
+
 #include <ATen/core/Tensor.h>
 #include <c10/core/Storage.h>
 
@@ -33,6 +35,8 @@ class MappedFile : public std::enable_shared_from_this<MappedFile> {
 
   /// The path as it was given; error messages begin with it.
   const std::string& name() const { return name_; }
+  /// An error of kind kBadFile about this file.
+  Error damaged(std::string message) const;
   uint64_t size() const { return size_; }
   std::span<const std::byte> bytes() const { return {data_, static_cast<size_t>(size_)}; }
   /// A range of the file. Throws `kBadFile` if it is not inside.

@@ -19,11 +19,6 @@ namespace {
 // The format's own limit.
 constexpr uint64_t kMaxHeader = 100'000'000;
 
-Error damaged(const MappedFile& file, std::string message) {
-  return Error(ErrorCode::kBadFile, std::move(message), file.name(),
-               "the file is cut off or damaged; fetch it again");
-}
-
 // Bytes that the sizes and dtype demand; throws if the format has no such dtype.
 uint64_t entry_bytes(const SafetensorsEntry& entry, const std::string& where) {
   const detail::SafetensorsDtype* dtype = detail::safetensors_dtype(entry.dtype);
@@ -55,11 +50,11 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
 }
 
 SafetensorsFile::SafetensorsFile(std::shared_ptr<MappedFile> file) : file_(std::move(file)) {
-  if (file_->size() < 10) throw damaged(*file_, "too short for a safetensors file");
+  if (file_->size() < 10) throw file_->damaged("too short for a safetensors file");
   const auto size = load_le<uint64_t>(file_->bytes(0, 8).data());
   if (size > kMaxHeader || size > file_->size() - 8) {
-    throw damaged(*file_,
-                  fmt::format("claims a header of {} bytes in a file of {}", size, file_->size()));
+    throw file_->damaged(
+        fmt::format("claims a header of {} bytes in a file of {}", size, file_->size()));
   }
   data_offset_ = 8 + size;
   detail::SafetensorsHeader header =
@@ -91,8 +86,8 @@ void SafetensorsFile::check_layout() const {
     at = entry->end;
   }
   if (at != file_->size() - data_offset_) {
-    throw damaged(*file_, fmt::format("has {} bytes of tensors, but its header describes {}",
-                                      file_->size() - data_offset_, at));
+    throw file_->damaged(fmt::format("has {} bytes of tensors, but its header describes {}",
+                                     file_->size() - data_offset_, at));
   }
 }
 

@@ -28,16 +28,11 @@ Error refused(const MappedFile& file, std::string message, std::string hint) {
   return Error(ErrorCode::kUnsupported, std::move(message), file.name(), std::move(hint));
 }
 
-Error damaged(const MappedFile& file, std::string message) {
-  return Error(ErrorCode::kBadFile, std::move(message), file.name(),
-               "the file is cut off or damaged; fetch it again");
-}
-
 // Bytes of `numel` elements; the product is checked against what the file has before it is used.
 uint64_t storage_bytes(const MappedFile& file, const PickleStorage& storage) {
   const auto numel = static_cast<uint64_t>(storage.numel);
   if (numel > file.size() * uint64_t{1032}) {
-    throw damaged(file, fmt::format("storage `{}` claims {} elements", storage.key, numel));
+    throw file.damaged(fmt::format("storage `{}` claims {} elements", storage.key, numel));
   }
   return numel * c10::elementSize(storage.dtype);
 }
@@ -107,8 +102,8 @@ void TorchFile::read_zip(const std::shared_ptr<MappedFile>& file) {
     }
     const uint64_t needed = storage_bytes(*file, storage);
     if (needed > found->second.nbytes()) {
-      throw damaged(*file, fmt::format("storage `{}` has {} bytes, expected {}", storage.key,
-                                       found->second.nbytes(), needed));
+      throw file->damaged(fmt::format("storage `{}` has {} bytes, expected {}", storage.key,
+                                      found->second.nbytes(), needed));
     }
     storages_.push_back(found->second);
   }
@@ -142,7 +137,7 @@ void TorchFile::read_legacy(const std::shared_ptr<MappedFile>& file) {
   pickle_ = next("object");
   const Pickle keys = next("storage keys");
   if (!keys.root.is(Kind::kList)) {
-    throw damaged(*file, "the list of its storages is " + keys.describe(keys.root));
+    throw file->damaged("the list of its storages is " + keys.describe(keys.root));
   }
 
   // The first mention of a key gives its type; all mentions must agree.
@@ -150,34 +145,34 @@ void TorchFile::read_legacy(const std::shared_ptr<MappedFile>& file) {
   for (const PickleStorage& storage : pickle_.storages) {
     const PickleStorage* first = by_key.emplace(storage.key, &storage).first->second;
     if (first->dtype != storage.dtype || first->numel != storage.numel) {
-      throw damaged(*file, fmt::format("storage `{}` is described in two ways", storage.key));
+      throw file->damaged(fmt::format("storage `{}` is described in two ways", storage.key));
     }
   }
   std::unordered_map<std::string_view, at::Storage> loaded;
   for (const PickleValue key : keys.items(keys.root)) {
     const auto found = key.is(Kind::kString) ? by_key.find(keys.text(key)) : by_key.end();
     if (found == by_key.end()) {
-      throw damaged(*file, "lists a storage that no tensor refers to");
+      throw file->damaged("lists a storage that no tensor refers to");
     }
     const PickleStorage& storage = *found->second;
     const auto numel = load_le<int64_t>(file->bytes(at, 8).data());
     at += 8;
     if (numel != storage.numel) {
-      throw damaged(*file, fmt::format("storage `{}` has {} elements, expected {}", storage.key,
-                                       numel, storage.numel));
+      throw file->damaged(fmt::format("storage `{}` has {} elements, expected {}", storage.key,
+                                      numel, storage.numel));
     }
     // Untyped storages may be viewed as anything.
     const size_t alignment = storage.dtype == at::kByte ? 16 : c10::elementSize(storage.dtype);
     const uint64_t size = storage_bytes(*file, storage);
     if (!loaded.emplace(storage.key, file->storage(at, size, alignment)).second) {
-      throw damaged(*file, fmt::format("lists storage `{}` twice", storage.key));
+      throw file->damaged(fmt::format("lists storage `{}` twice", storage.key));
     }
     at += size;
   }
   for (const PickleStorage& storage : pickle_.storages) {
     const auto found = loaded.find(storage.key);
     if (found == loaded.end()) {
-      throw damaged(*file, fmt::format("lacks the bytes of storage `{}`", storage.key));
+      throw file->damaged(fmt::format("lacks the bytes of storage `{}`", storage.key));
     }
     storages_.push_back(found->second);
   }

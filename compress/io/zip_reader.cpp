@@ -5,6 +5,7 @@
 #include "compress/io/little_endian.h"
 #include "compress/io/tensor_view.h"
 #include "compress/io/zip.h"
+#include "compress/io/zip_format.h"
 #include "compress/io/zlib.h"
 
 #include <fmt/format.h>
@@ -15,22 +16,16 @@
 namespace compress {
 namespace {
 
-constexpr uint32_t kLocalHeader = 0x04034b50, kDirectoryEntry = 0x02014b50;
-constexpr uint32_t kEnd = 0x06054b50, kEnd64 = 0x06064b50, kEnd64Locator = 0x07064b50;
-constexpr uint64_t kLocalHeaderSize = 30, kDirectoryEntrySize = 46, kEndSize = 22;
-constexpr uint64_t kEnd64Size = 56, kLocatorSize = 20, kMaxComment = 65535;
-constexpr uint16_t kStored = 0, kDeflated = 8, kZip64Extra = 1;
+using namespace zip;
+
+constexpr uint64_t kMaxComment = 65535;
+constexpr uint16_t kZip64Extra = 1;
 // Deflate reaches 1032 : 1 at most; JSON and pickles stay far below 200 : 1. The allowance lets
 // small, very regular entries through.
 constexpr uint64_t kMaxRatio = 200, kRatioAllowance = uint64_t{1} << 20;
 // Local headers are looked at once; their pages are given back in groups (a 1 GB archive must open
 // in a few MB of memory).
 constexpr size_t kReleaseEvery = 64;
-
-Error damaged(const MappedFile& file, std::string message) {
-  return Error(ErrorCode::kBadFile, std::move(message), file.name(),
-               "the archive is cut off or damaged; fetch it again");
-}
 
 struct Directory {
   uint64_t offset = 0, size = 0, entries = 0;
@@ -41,22 +36,22 @@ Directory read_end64(const MappedFile& file, uint64_t locator) {
   const auto* at_locator = file.bytes(locator, kLocatorSize).data();
   const auto end = load_le<uint64_t>(at_locator + 8);
   if (end > locator || locator - end < kEnd64Size) {
-    throw damaged(file, fmt::format("zip64 end record at byte {} is outside of the archive", end));
+    throw file.damaged(fmt::format("zip64 end record at byte {} is outside of the archive", end));
   }
   const auto* record = file.bytes(end, kEnd64Size).data();
   if (load_le<uint32_t>(record) != kEnd64) {
-    throw damaged(file, fmt::format("no zip64 end record at byte {}", end));
+    throw file.damaged(fmt::format("no zip64 end record at byte {}", end));
   }
   Directory directory{load_le<uint64_t>(record + 48), load_le<uint64_t>(record + 40),
                       load_le<uint64_t>(record + 32)};
   if (directory.size > end || directory.offset != end - directory.size) {
-    throw damaged(file, "the directory does not end where the zip64 end record begins");
+    throw file.damaged("the directory does not end where the zip64 end record begins");
   }
   return directory;
 }
 
 Directory find_directory(const MappedFile& file) {
-  if (file.size() < kEndSize) throw damaged(file, "too short for a zip archive");
+  if (file.size() < kEndSize) throw file.damaged("too short for a zip archive");
   const uint64_t last = file.size() - kEndSize;
   const uint64_t first = last - std::min(last, kMaxComment);
   for (uint64_t at = last + 1; at-- > first;) {
@@ -74,11 +69,11 @@ Directory find_directory(const MappedFile& file) {
                   file.name());
     }
     if (directory.size > at || directory.offset != at - directory.size) {
-      throw damaged(file, "the directory does not end where the end record begins");
+      throw file.damaged("the directory does not end where the end record begins");
     }
     return directory;
   }
-  throw damaged(file, "no zip directory at the end of the file");
+  throw file.damaged("no zip directory at the end of the file");
 }
 
 // Replaces the 32-bit fields that say "see the zip64 extra field".
@@ -89,14 +84,14 @@ void apply_zip64(const MappedFile& file, std::span<const std::byte> extra, ZipEn
     const auto id = load_le<uint16_t>(extra.data());
     const size_t size = load_le<uint16_t>(extra.data() + 2);
     if (size > extra.size() - 4) {
-      throw damaged(file, fmt::format("an extra field of `{}` is too long", entry.name));
+      throw file.damaged(fmt::format("an extra field of `{}` is too long", entry.name));
     }
     if (id == kZip64Extra) {
       size_t used = 0;
       for (uint64_t* field : fields) {
         if (*field != 0xffffffffu) continue;
         if (used + 8 > size) {
-          throw damaged(file, fmt::format("zip64 sizes of `{}` are missing", entry.name));
+          throw file.damaged(fmt::format("zip64 sizes of `{}` are missing", entry.name));
         }
         *field = load_le<uint64_t>(extra.data() + 4 + used);
         used += 8;
@@ -116,8 +111,8 @@ void check_no_overlaps(const MappedFile& file, const std::vector<ZipEntry>& entr
     // Between two entries' data there is at least the header of the second.
     const uint64_t end = order[i - 1]->data_offset + order[i - 1]->stored_size;
     if (end + kLocalHeaderSize + order[i]->name.size() > order[i]->data_offset) {
-      throw damaged(
-          file, fmt::format("entries `{}` and `{}` overlap", order[i - 1]->name, order[i]->name));
+      throw file.damaged(
+          fmt::format("entries `{}` and `{}` overlap", order[i - 1]->name, order[i]->name));
     }
   }
 }
@@ -146,29 +141,29 @@ ZipReader::ZipReader(std::shared_ptr<MappedFile> file) : file_(std::move(file)) 
   const Directory directory = find_directory(*file_);
   // Each entry takes at least its fixed part, so the count is bounded before anything is reserved.
   if (directory.entries > directory.size / kDirectoryEntrySize) {
-    throw damaged(*file_, fmt::format("{} entries do not fit into a directory of {} bytes",
-                                      directory.entries, directory.size));
+    throw file_->damaged(fmt::format("{} entries do not fit into a directory of {} bytes",
+                                     directory.entries, directory.size));
   }
   entries_.reserve(directory.entries);
   uint64_t at = directory.offset;
   const uint64_t end = directory.offset + directory.size;
   for (uint64_t i = 0; i < directory.entries; ++i) {
-    if (end - at < kDirectoryEntrySize) throw damaged(*file_, "the directory is cut off");
+    if (end - at < kDirectoryEntrySize) throw file_->damaged("the directory is cut off");
     const auto* record = file_->bytes(at, kDirectoryEntrySize).data();
     if (load_le<uint32_t>(record) != kDirectoryEntry) {
-      throw damaged(*file_, fmt::format("no directory entry at byte {}", at));
+      throw file_->damaged(fmt::format("no directory entry at byte {}", at));
     }
     const uint64_t name_size = load_le<uint16_t>(record + 28);
     const uint64_t extra_size = load_le<uint16_t>(record + 30);
     const uint64_t comment_size = load_le<uint16_t>(record + 32);
     const uint64_t whole = kDirectoryEntrySize + name_size + extra_size + comment_size;
-    if (end - at < whole) throw damaged(*file_, "the directory is cut off");
+    if (end - at < whole) throw file_->damaged("the directory is cut off");
 
     ZipEntry entry;
     entry.name = file_->text(at + kDirectoryEntrySize, name_size);
     const std::string problem = zip_name_problem(entry.name);
     if (!problem.empty()) {
-      throw damaged(*file_, fmt::format("the name of entry `{}` {}", entry.name, problem));
+      throw file_->damaged(fmt::format("the name of entry `{}` {}", entry.name, problem));
     }
     const auto flags = load_le<uint16_t>(record + 8);
     const auto method = load_le<uint16_t>(record + 10);
@@ -192,39 +187,39 @@ ZipReader::ZipReader(std::shared_ptr<MappedFile> file) : file_(std::move(file)) 
   std::erase_if(entries_, [](const ZipEntry& entry) { return entry.name.back() == '/'; });
   for (size_t i = 0; i < entries_.size(); ++i) {
     if (!index_.emplace(entries_[i].name, i).second) {
-      throw damaged(*file_, fmt::format("two entries are named `{}`", entries_[i].name));
+      throw file_->damaged(fmt::format("two entries are named `{}`", entries_[i].name));
     }
   }
 }
 
 void ZipReader::add_entry(ZipEntry entry, uint64_t local_header, uint64_t directory_offset) {
   if (local_header > directory_offset || directory_offset - local_header < kLocalHeaderSize) {
-    throw damaged(*file_, fmt::format("`{}` begins outside of the archive", entry.name));
+    throw file_->damaged(fmt::format("`{}` begins outside of the archive", entry.name));
   }
   const auto* record = file_->bytes(local_header, kLocalHeaderSize).data();
   const uint64_t name_size = load_le<uint16_t>(record + 26);
   const uint64_t extra_size = load_le<uint16_t>(record + 28);
   if (load_le<uint32_t>(record) != kLocalHeader) {
-    throw damaged(*file_, fmt::format("no header of `{}` at byte {}", entry.name, local_header));
+    throw file_->damaged(fmt::format("no header of `{}` at byte {}", entry.name, local_header));
   }
   entry.data_offset = local_header + kLocalHeaderSize + name_size + extra_size;
   if (entry.data_offset > directory_offset ||
       entry.stored_size > directory_offset - entry.data_offset) {
-    throw damaged(*file_, fmt::format("`{}` claims {} bytes from byte {} on, beyond the archive's",
-                                      entry.name, entry.stored_size, entry.data_offset));
+    throw file_->damaged(fmt::format("`{}` claims {} bytes from byte {} on, beyond the archive's",
+                                     entry.name, entry.stored_size, entry.data_offset));
   }
   if (file_->text(local_header + kLocalHeaderSize, name_size) != entry.name ||
       load_le<uint16_t>(record + 8) != (entry.deflated ? kDeflated : kStored)) {
-    throw damaged(*file_, fmt::format("the header of `{}` contradicts the directory", entry.name));
+    throw file_->damaged(fmt::format("the header of `{}` contradicts the directory", entry.name));
   }
   if (!entry.deflated && entry.size != entry.stored_size) {
-    throw damaged(*file_, fmt::format("`{}` is stored, but claims {} bytes in {}", entry.name,
-                                      entry.size, entry.stored_size));
+    throw file_->damaged(fmt::format("`{}` is stored, but claims {} bytes in {}", entry.name,
+                                     entry.size, entry.stored_size));
   }
   if (entry.deflated && entry.size > kRatioAllowance &&
       entry.size / kMaxRatio > entry.stored_size) {
-    throw damaged(*file_, fmt::format("`{}` claims to inflate {} bytes to {}, more than {} : 1",
-                                      entry.name, entry.stored_size, entry.size, kMaxRatio));
+    throw file_->damaged(fmt::format("`{}` claims to inflate {} bytes to {}, more than {} : 1",
+                                     entry.name, entry.stored_size, entry.size, kMaxRatio));
   }
   entries_.push_back(std::move(entry));
 }
@@ -236,7 +231,7 @@ const ZipEntry* ZipReader::find(std::string_view name) const {
 
 const ZipEntry& ZipReader::at(std::string_view name) const {
   if (const ZipEntry* entry = find(name)) return *entry;
-  throw damaged(*file_, fmt::format("has no entry `{}`", name));
+  throw file_->damaged(fmt::format("has no entry `{}`", name));
 }
 
 std::span<const std::byte> ZipReader::bytes(const ZipEntry& entry) const {

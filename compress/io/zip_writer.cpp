@@ -3,6 +3,7 @@
 #include "compress/error.h"
 #include "compress/io/little_endian.h"
 #include "compress/io/zip.h"
+#include "compress/io/zip_format.h"
 #include "compress/io/zlib.h"
 
 #include <ATen/Parallel.h>
@@ -20,7 +21,6 @@ constexpr uint32_t kMax32 = 0xffffffffu;
 constexpr uint16_t kDate = 0x0021, kTime = 0;
 constexpr uint16_t kVersion = 45;  // 4.5: zip64
 constexpr uint16_t kUtf8Names = 1u << 11;
-constexpr uint16_t kStored = 0, kDeflated = 8;
 constexpr size_t kCrcPiece = size_t{4} << 20;
 
 // The fields that a local header and a directory entry share, from "version needed" to the sizes.
@@ -80,13 +80,13 @@ uint32_t zip_crc32(std::span<const std::byte> bytes) {
 ZipWriter::ZipWriter(const std::filesystem::path& path) : file_(path) {}
 
 void ZipWriter::add(const std::string& name, std::span<const std::byte> contents) {
-  add_entry(name, contents, kStored, contents.size(), zip_crc32(contents));
+  add_entry(name, contents, zip::kStored, contents.size(), zip_crc32(contents));
 }
 
 void ZipWriter::add_deflated(const std::string& name, std::string_view text) {
   const std::string deflated = deflate_text(text);
   if (deflated.empty()) return add(name, text);
-  add_entry(name, std::as_bytes(std::span(deflated)), kDeflated, text.size(),
+  add_entry(name, std::as_bytes(std::span(deflated)), zip::kDeflated, text.size(),
             zip_crc32(std::as_bytes(std::span(text))));
 }
 
@@ -112,14 +112,14 @@ void ZipWriter::add_entry(const std::string& name, std::span<const std::byte> st
     append_le<uint64_t>(extra, size);
   }
   // The data are aligned by an extra field "FB" full of Z, which is how PyTorch does it.
-  const uint64_t unpadded = header_offset + 30 + name.size() + extra.size() + 4;
+  const uint64_t unpadded = header_offset + zip::kLocalHeaderSize + name.size() + extra.size() + 4;
   const uint64_t padding = (kAlignment - unpadded % kAlignment) % kAlignment;
   extra += "FB";
   append_le<uint16_t>(extra, static_cast<uint16_t>(padding));
   extra.append(padding, 'Z');
 
   std::string header;
-  append_le<uint32_t>(header, 0x04034b50);
+  append_le<uint32_t>(header, zip::kLocalHeader);
   append_common(header, method, checksum, stored.size(), size);
   append_le<uint16_t>(header, static_cast<uint16_t>(name.size()));
   append_le<uint16_t>(header, static_cast<uint16_t>(extra.size()));
@@ -144,7 +144,7 @@ void ZipWriter::finish() {
       extra = field + extra;
     }
     std::string entry;
-    append_le<uint32_t>(entry, 0x02014b50);
+    append_le<uint32_t>(entry, zip::kDirectoryEntry);
     append_le<uint16_t>(entry, kVersion);
     append_common(entry, record.method, record.crc32, record.stored_size, record.size);
     append_le<uint16_t>(entry, static_cast<uint16_t>(record.name.size()));
@@ -159,7 +159,7 @@ void ZipWriter::finish() {
   std::string end;
   if (zip64) {
     const uint64_t end64_offset = file_.size();
-    append_le<uint32_t>(end, 0x06064b50);
+    append_le<uint32_t>(end, zip::kEnd64);
     append_le<uint64_t>(end, 44);  // bytes of this record after this field
     append_le<uint16_t>(end, kVersion);
     append_le<uint16_t>(end, kVersion);
@@ -168,13 +168,13 @@ void ZipWriter::finish() {
     append_le<uint64_t>(end, records_.size());
     append_le<uint64_t>(end, directory_size);
     append_le<uint64_t>(end, directory_offset);
-    append_le<uint32_t>(end, 0x07064b50);
+    append_le<uint32_t>(end, zip::kEnd64Locator);
     append_le<uint32_t>(end, 0);
     append_le<uint64_t>(end, end64_offset);
     append_le<uint32_t>(end, 1);
   }
   const auto count = static_cast<uint16_t>(std::min<size_t>(records_.size(), 0xffff));
-  append_le<uint32_t>(end, 0x06054b50);
+  append_le<uint32_t>(end, zip::kEnd);
   append_le<uint32_t>(end, 0);  // disks
   append_le<uint16_t>(end, count);
   append_le<uint16_t>(end, count);

@@ -136,6 +136,7 @@ std::string report_html(const RunReport& report) {
   if (!report.data.empty())
     html += fmt::format("Measured on {} samples of {}. ", with_thousands(report.samples),
                         escape(report.data));
+  if (!report.sizes.empty()) html += fmt::format("MACs and latency at {}. ", escape(report.sizes));
   html += count_of(report.threads, "thread") + ".</p>\n";
   for (const std::string& remark : report_remarks(report))
     html += fmt::format("<p class=note>Note: {}.</p>\n", escape(remark));

@@ -137,6 +137,7 @@ std::string report_table(const RunReport& report) {
   } else {
     text += "\n";
   }
+  if (!report.sizes.empty()) text += fmt::format("MACs and latency at {}; ", report.sizes);
   text += count_of(report.threads, "thread") + "\n";
   for (const std::string& remark : report_remarks(report))
     text += fmt::format("note: {}\n", remark);
@@ -160,6 +161,7 @@ Json report_json(const RunReport& report) {
                {"data", {{"name", report.data}, {"samples", report.samples}}},
                {"threads", report.threads},
                {"latency_batch", report.latency_batch},
+               {"sizes", report.sizes},
                {"before", figures(report.before)},
                {"after", figures(report.after)}};
   json["steps"] = Json::array();

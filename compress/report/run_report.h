@@ -32,6 +32,7 @@ struct RunReport {
   std::string data;  ///< what the metrics were measured on; empty: nothing
   int64_t samples = 0;
   int64_t latency_batch = 1;
+  std::string sizes;  ///< of the inputs' free dimensions that MACs and latency are of
   int threads = 0;
   std::string output;  ///< the file that was written
   ModelFigures before, after;

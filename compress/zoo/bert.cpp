@@ -12,10 +12,10 @@
 namespace compress::zoo {
 namespace {
 
-constexpr double kEps = 1e-12;
+constexpr double kBertEps = 1e-12;
 constexpr double kDropout = 0.1;
 // Every published BERT has heads of this width; sizes of tensors do not tell.
-constexpr int64_t kHeadWidth = 64;
+constexpr int64_t kBertHeadWidth = 64;
 
 Value* embeddings(GraphBuilder& net, Value* tokens, const Parameters& parameters) {
   const auto module = net.scope("embeddings");
@@ -27,14 +27,14 @@ Value* embeddings(GraphBuilder& net, Value* tokens, const Parameters& parameters
                                   Init::normal(0.02));
   x = net.add(x, net.call("aten::select.int", {segments, 0, 0}));
   x = net.add(x, net.call("aten::slice.Tensor", {positions, 0, 0, net.size(tokens, 1)}));
-  return net.dropout(net.layer_norm(x, "LayerNorm", width, kEps), kDropout);
+  return net.dropout(net.layer_norm(x, "LayerNorm", width, kBertEps), kDropout);
 }
 
 // Linear, dropout, the residual, layer norm: the end of both halves of a layer.
 Value* output(GraphBuilder& net, Value* x, Value* residual, int64_t in, int64_t width) {
   const auto module = net.scope("output");
   x = net.dropout(net.linear(x, "dense", in, width), kDropout);
-  return net.layer_norm(net.add(x, residual), "LayerNorm", width, kEps);
+  return net.layer_norm(net.add(x, residual), "LayerNorm", width, kBertEps);
 }
 
 Value* layer(GraphBuilder& net, Value* x, const Parameters& parameters) {
@@ -77,7 +77,7 @@ Encoded encode(GraphBuilder& net, const Parameters& parameters) {
   return {x, net.call("aten::tanh", {net.linear(first, "dense", width, width)})};
 }
 
-void infer(const Shapes& shapes, Parameters& parameters) {
+void infer_bert(const Shapes& shapes, Parameters& parameters) {
   const std::string layer = "bert.encoder.layer.";
   parameters.set("vocabulary", shapes.dim("bert.embeddings.word_embeddings.weight", 0));
   parameters.set("context", shapes.dim("bert.embeddings.position_embeddings.weight", 0));
@@ -86,7 +86,7 @@ void infer(const Shapes& shapes, Parameters& parameters) {
   parameters.set("hidden", shapes.dim(layer + "0.intermediate.dense.weight", 0));
   if (const auto width = shapes.dim("bert.embeddings.word_embeddings.weight", 1)) {
     parameters.set("width", *width);
-    parameters.set("heads", std::max<int64_t>(1, *width / kHeadWidth));
+    parameters.set("heads", std::max<int64_t>(1, *width / kBertHeadWidth));
   }
   if (parameters.contains("classes")) parameters.set("classes", shapes.dim("classifier.weight", 0));
 }
@@ -102,7 +102,7 @@ Family bert() {
             const Encoded encoded = encode(net, parameters);
             return {{"last_hidden_state", encoded.hidden}, {"pooler_output", encoded.pooled}};
           },
-          infer,
+          infer_bert,
           {{"prefixed", {}},
            {"transformers", {{"bert.", ""}}},
            {"tensorflow", {{"LayerNorm.weight", kGamma}, {"LayerNorm.bias", kBeta}}}}};
@@ -114,7 +114,7 @@ Family bert_classifier() {
             return {{"logits",
                      net.linear(x, "classifier", parameters["width"], parameters["classes"])}};
           },
-          infer,
+          infer_bert,
           {{"transformers", {}}}};
 }
 

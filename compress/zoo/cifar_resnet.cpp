@@ -19,7 +19,8 @@ Value* zero_padded_shortcut(GraphBuilder& net, Value* x, int64_t new_channels) {
   return net.call("aten::pad", {x, padding, "constant", 0.0});
 }
 
-Value* block(GraphBuilder& net, Value* x, int64_t in, int64_t out, int64_t stride, bool option_a) {
+Value* basic_block(GraphBuilder& net, Value* x, int64_t in, int64_t out, int64_t stride,
+                   bool option_a) {
   Value* y = net.conv(x, "conv1", in, out, {.stride = stride, .padding = 1});
   y = net.relu(net.batch_norm(y, "bn1", out));
   y = net.conv(y, "conv2", out, out, {.padding = 1});
@@ -33,7 +34,8 @@ Value* block(GraphBuilder& net, Value* x, int64_t in, int64_t out, int64_t strid
   return net.relu(net.add(y, x));
 }
 
-std::vector<Output> build(GraphBuilder& net, const Parameters& parameters, bool option_a) {
+std::vector<Output> build_cifar_resnet(GraphBuilder& net, const Parameters& parameters,
+                                       bool option_a) {
   const int64_t blocks = (parameters["depth"] - 2) / 6;
   Value* x = net.input("x", c10::kFloat, {Dim("batch", 2), 3, 32, 32});
   x = net.relu(net.batch_norm(net.conv(x, "conv1", 3, 16, {.padding = 1}), "bn1", 16));
@@ -43,7 +45,7 @@ std::vector<Output> build(GraphBuilder& net, const Parameters& parameters, bool 
     for (int64_t index = 0; index < blocks; ++index) {
       const auto module = net.scope(index);
       const int64_t out = int64_t{16} << stage;
-      x = block(net, x, channels, out, channels == out ? 1 : 2, option_a);
+      x = basic_block(net, x, channels, out, channels == out ? 1 : 2, option_a);
       channels = out;
     }
   }
@@ -56,7 +58,7 @@ std::vector<Output> build(GraphBuilder& net, const Parameters& parameters, bool 
 
 Family cifar_resnet_a() {
   return {[](GraphBuilder& net, const Parameters& parameters) {
-            return build(net, parameters, /*option_a=*/true);
+            return build_cifar_resnet(net, parameters, /*option_a=*/true);
           },
           [](const Shapes& shapes, Parameters& parameters) {
             parameters.set("classes", shapes.dim("linear.weight", 0));
@@ -66,7 +68,7 @@ Family cifar_resnet_a() {
 
 Family cifar_resnet_b() {
   return {[](GraphBuilder& net, const Parameters& parameters) {
-            return build(net, parameters, /*option_a=*/false);
+            return build_cifar_resnet(net, parameters, /*option_a=*/false);
           },
           [](const Shapes& shapes, Parameters& parameters) {
             parameters.set("classes", shapes.dim("fc.weight", 0));

@@ -28,7 +28,7 @@ Value* transition(GraphBuilder& net, Value* x, int64_t in, int64_t out) {
   return net.avg_pool(net.conv(x, "conv1", in, out, {.kernel = 1}), 2);
 }
 
-std::vector<Output> build(GraphBuilder& net, const Parameters& parameters) {
+std::vector<Output> build_densenet(GraphBuilder& net, const Parameters& parameters) {
   const int64_t growth = parameters["growth"];
   const bool bottleneck = parameters["bottleneck"] != 0;
   const int64_t layers = (parameters["depth"] - 4) / (bottleneck ? 6 : 3);
@@ -55,7 +55,7 @@ std::vector<Output> build(GraphBuilder& net, const Parameters& parameters) {
   return {{"output", net.linear(x, "fc", channels, parameters["classes"])}};
 }
 
-void infer(const Shapes& shapes, Parameters& parameters) {
+void infer_densenet(const Shapes& shapes, Parameters& parameters) {
   const bool bottleneck = shapes.contains("block1.layer.0.conv2.weight");
   parameters.set("classes", shapes.dim("fc.weight", 0));
   parameters.set(
@@ -72,6 +72,6 @@ void infer(const Shapes& shapes, Parameters& parameters) {
 
 }  // namespace
 
-Family densenet() { return {build, infer, {{"andreasveit", {}}}}; }
+Family densenet() { return {build_densenet, infer_densenet, {{"andreasveit", {}}}}; }
 
 }  // namespace compress::zoo

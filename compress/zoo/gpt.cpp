@@ -11,9 +11,9 @@
 namespace compress::zoo {
 namespace {
 
-constexpr double kEps = 1e-5;
+constexpr double kGptEps = 1e-5;
 // Every published GPT-2 and BERT has heads of this width; sizes of tensors do not tell.
-constexpr int64_t kHeadWidth = 64;
+constexpr int64_t kGptHeadWidth = 64;
 
 class Gpt {
  public:
@@ -26,11 +26,11 @@ class Gpt {
         hidden_(4 * width_) {}
 
   Value* block(Value* x) {
-    x = net_.add(x, attention(net_.layer_norm(x, "ln_1", width_, kEps, bias_)));
-    return net_.add(x, mlp(net_.layer_norm(x, "ln_2", width_, kEps, bias_)));
+    x = net_.add(x, attention(net_.layer_norm(x, "ln_1", width_, kGptEps, bias_)));
+    return net_.add(x, mlp(net_.layer_norm(x, "ln_2", width_, kGptEps, bias_)));
   }
 
-  Value* final_norm(Value* x) { return net_.layer_norm(x, "ln_f", width_, kEps, bias_); }
+  Value* final_norm(Value* x) { return net_.layer_norm(x, "ln_f", width_, kGptEps, bias_); }
 
  private:
   Value* attention(Value* x) {
@@ -67,7 +67,7 @@ class Gpt {
   int64_t width_, heads_, hidden_;
 };
 
-std::vector<Output> build(GraphBuilder& net, const Parameters& parameters, bool transformers) {
+std::vector<Output> build_gpt(GraphBuilder& net, const Parameters& parameters, bool transformers) {
   const int64_t width = parameters["width"], vocabulary = parameters["vocabulary"];
   Gpt gpt(net, parameters, transformers);
   Value* tokens = net.input("input_ids", c10::kLong, {Dim("batch", 2), Dim("sequence", 8)});
@@ -92,13 +92,13 @@ std::vector<Output> build(GraphBuilder& net, const Parameters& parameters, bool 
   return {{"logits", net.call("aten::linear", {x, table})}};
 }
 
-void infer(const Shapes& shapes, Parameters& parameters) {
+void infer_gpt(const Shapes& shapes, Parameters& parameters) {
   parameters.set("vocabulary", shapes.dim("transformer.wte.weight", 0));
   parameters.set("context", shapes.dim("transformer.wpe.weight", 0));
   parameters.set("layers", shapes.count("transformer.h.", ".ln_1.weight"));
   if (const auto width = shapes.dim("transformer.wte.weight", 1)) {
     parameters.set("width", *width);
-    parameters.set("heads", std::max<int64_t>(1, *width / kHeadWidth));
+    parameters.set("heads", std::max<int64_t>(1, *width / kGptHeadWidth));
   }
   if (parameters.contains("bias")) {
     parameters.set("bias", int64_t{shapes.contains("transformer.ln_f.bias")});
@@ -109,17 +109,17 @@ void infer(const Shapes& shapes, Parameters& parameters) {
 
 Family gpt2() {
   return {[](GraphBuilder& net, const Parameters& parameters) {
-            return build(net, parameters, /*transformers=*/true);
+            return build_gpt(net, parameters, /*transformers=*/true);
           },
-          infer,
+          infer_gpt,
           {{"transformers", {}}, {"bare", {{"transformer.", ""}}}}};
 }
 
 Family nanogpt() {
   return {[](GraphBuilder& net, const Parameters& parameters) {
-            return build(net, parameters, /*transformers=*/false);
+            return build_gpt(net, parameters, /*transformers=*/false);
           },
-          infer,
+          infer_gpt,
           {{"nanogpt", {}},
            {"compiled",
             {{"transformer.", "_orig_mod.transformer."}, {"lm_head.", "_orig_mod.lm_head."}}}}};

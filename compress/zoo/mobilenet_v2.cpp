@@ -39,7 +39,7 @@ Value* inverted_residual(GraphBuilder& net, Value* x, int64_t in, const Stage& s
   return stride == 1 && in == stage.channels ? net.add(x, y) : y;
 }
 
-std::vector<Output> build(GraphBuilder& net, const Parameters& parameters) {
+std::vector<Output> build_mobilenet_v2(GraphBuilder& net, const Parameters& parameters) {
   constexpr int64_t kLastChannels = 1280;
   Value* x = net.input("x", c10::kFloat, {Dim("batch", 2), 3, 224, 224});
   {
@@ -64,7 +64,7 @@ std::vector<Output> build(GraphBuilder& net, const Parameters& parameters) {
 }  // namespace
 
 Family mobilenet_v2() {
-  return {build,
+  return {build_mobilenet_v2,
           [](const Shapes& shapes, Parameters& parameters) {
             parameters.set("classes", shapes.dim("classifier.1.weight", 0));
           },

@@ -27,7 +27,7 @@ Value* main_path(GraphBuilder& net, Value* x, int64_t in, int64_t width, int64_t
   return net.batch_norm(net.conv(x, "conv3", width, out, {.kernel = 1}), "bn3", out);
 }
 
-std::vector<Output> build(GraphBuilder& net, const Parameters& parameters) {
+std::vector<Output> build_resnet(GraphBuilder& net, const Parameters& parameters) {
   const int64_t depth = parameters["depth"];
   const bool bottleneck = depth == 50;
   const std::vector<int64_t> blocks =
@@ -60,7 +60,7 @@ std::vector<Output> build(GraphBuilder& net, const Parameters& parameters) {
 }  // namespace
 
 Family resnet() {
-  return {build,
+  return {build_resnet,
           [](const Shapes& shapes, Parameters& parameters) {
             parameters.set("classes", shapes.dim("fc.weight", 0));
           },

@@ -43,7 +43,7 @@ Value* features(GraphBuilder& net, int64_t depth) {
   return net.flatten(x);
 }
 
-std::vector<Output> build(GraphBuilder& net, const Parameters& parameters) {
+std::vector<Output> build_vgg(GraphBuilder& net, const Parameters& parameters) {
   Value* x = features(net, parameters["depth"]);
   return {{"output", net.linear(x, "classifier", 512, parameters["classes"])}};
 }
@@ -59,7 +59,7 @@ std::vector<Output> build_three_linear(GraphBuilder& net, const Parameters& para
 }  // namespace
 
 Family vgg() {
-  return {build,
+  return {build_vgg,
           [](const Shapes& shapes, Parameters& parameters) {
             parameters.set("classes", shapes.dim("classifier.weight", 0));
           },

@@ -12,13 +12,13 @@
 namespace compress::zoo {
 namespace {
 
-constexpr double kEps = 1e-6;
+constexpr double kVitEps = 1e-6;
 // Heads of ViT-Ti, -S, -B and -L have this width; sizes of tensors do not tell.
-constexpr int64_t kHeadWidth = 64;
+constexpr int64_t kVitHeadWidth = 64;
 
-Value* block(GraphBuilder& net, Value* x, const Parameters& parameters) {
+Value* encoder_block(GraphBuilder& net, Value* x, const Parameters& parameters) {
   const int64_t width = parameters["width"], hidden = parameters["hidden"];
-  Value* y = net.layer_norm(x, "ln_1", width, kEps);
+  Value* y = net.layer_norm(x, "ln_1", width, kVitEps);
   {
     const auto module = net.scope("self_attention");
     Value* weight = net.parameter("in_proj_weight", {3 * width, width},
@@ -30,7 +30,7 @@ Value* block(GraphBuilder& net, Value* x, const Parameters& parameters) {
     y = net.linear(y, "out_proj", width, width);
   }
   x = net.add(x, y);
-  y = net.layer_norm(x, "ln_2", width, kEps);
+  y = net.layer_norm(x, "ln_2", width, kVitEps);
   const auto module = net.scope("mlp");
   y = net.call("aten::gelu", {net.linear(y, "0", width, hidden)});
   return net.add(x, net.linear(y, "3", hidden, width));
@@ -47,7 +47,7 @@ Value* patches(GraphBuilder& net, const Parameters& parameters) {
   return net.cat({net.call("aten::expand", {token, Argument::List{batch, -1, -1}}), x}, 1);
 }
 
-std::vector<Output> build(GraphBuilder& net, const Parameters& parameters) {
+std::vector<Output> build_vit(GraphBuilder& net, const Parameters& parameters) {
   const int64_t side = parameters["image"] / parameters["patch"], width = parameters["width"];
   Value* x = patches(net, parameters);
   {
@@ -55,16 +55,16 @@ std::vector<Output> build(GraphBuilder& net, const Parameters& parameters) {
     x = net.add(x, net.parameter("pos_embedding", {1, side * side + 1, width}, Init::normal(0.02)));
     for (int64_t layer = 0; layer < parameters["layers"]; ++layer) {
       const auto scope = net.scope("layers.encoder_layer_" + std::to_string(layer));
-      x = block(net, x, parameters);
+      x = encoder_block(net, x, parameters);
     }
-    x = net.layer_norm(x, "ln", width, kEps);
+    x = net.layer_norm(x, "ln", width, kVitEps);
   }
   const auto module = net.scope("heads");
   x = net.call("aten::select.int", {x, 1, 0});
   return {{"output", net.linear(x, "head", width, parameters["classes"])}};
 }
 
-void infer(const Shapes& shapes, Parameters& parameters) {
+void infer_vit(const Shapes& shapes, Parameters& parameters) {
   const std::string layer = "encoder.layers.encoder_layer_";
   parameters.set("classes", shapes.dim("heads.head.weight", 0));
   parameters.set("hidden", shapes.dim(layer + "0.mlp.0.weight", 0));
@@ -73,7 +73,7 @@ void infer(const Shapes& shapes, Parameters& parameters) {
   parameters.set("patch", shapes.dim("conv_proj.weight", 2));
   if (const auto width = shapes.dim("conv_proj.weight", 0)) {
     parameters.set("width", *width);
-    parameters.set("heads", std::max<int64_t>(1, *width / kHeadWidth));
+    parameters.set("heads", std::max<int64_t>(1, *width / kVitHeadWidth));
   }
   if (const auto tokens = shapes.dim("encoder.pos_embedding", 1)) {
     const auto side = std::llround(std::sqrt(static_cast<double>(*tokens - 1)));
@@ -98,6 +98,6 @@ GraphBuilder::Renames timm_names() {
 
 }  // namespace
 
-Family vit() { return {build, infer, {{"torchvision", {}}, {"timm", timm_names()}}}; }
+Family vit() { return {build_vit, infer_vit, {{"torchvision", {}}, {"timm", timm_names()}}}; }
 
 }  // namespace compress::zoo

@@ -9,7 +9,7 @@
 namespace compress::zoo {
 namespace {
 
-Value* block(GraphBuilder& net, Value* x, int64_t in, int64_t out, int64_t stride) {
+Value* wide_block(GraphBuilder& net, Value* x, int64_t in, int64_t out, int64_t stride) {
   Value* active = net.relu(net.batch_norm(x, "bn1", in));
   Value* y = net.conv(active, "conv1", in, out, {.stride = stride, .padding = 1});
   y = net.relu(net.batch_norm(y, "bn2", out));
@@ -19,7 +19,7 @@ Value* block(GraphBuilder& net, Value* x, int64_t in, int64_t out, int64_t strid
   return net.add(x, y);
 }
 
-std::vector<Output> build(GraphBuilder& net, const Parameters& parameters) {
+std::vector<Output> build_wide_resnet(GraphBuilder& net, const Parameters& parameters) {
   const int64_t blocks = (parameters["depth"] - 4) / 6;
   Value* x = net.input("x", c10::kFloat, {Dim("batch", 2), 3, 32, 32});
   int64_t channels = 16;
@@ -29,7 +29,7 @@ std::vector<Output> build(GraphBuilder& net, const Parameters& parameters) {
     const int64_t out = (int64_t{16} << stage) * parameters["widen"];
     for (int64_t index = 0; index < blocks; ++index) {
       const auto layer = net.scope(index);
-      x = block(net, x, channels, out, stage > 0 && index == 0 ? 2 : 1);
+      x = wide_block(net, x, channels, out, stage > 0 && index == 0 ? 2 : 1);
       channels = out;
     }
   }
@@ -38,7 +38,7 @@ std::vector<Output> build(GraphBuilder& net, const Parameters& parameters) {
   return {{"output", net.linear(x, "fc", channels, parameters["classes"])}};
 }
 
-void infer(const Shapes& shapes, Parameters& parameters) {
+void infer_wide_resnet(const Shapes& shapes, Parameters& parameters) {
   parameters.set("classes", shapes.dim("fc.weight", 0));
   if (const auto blocks = shapes.count("block1.layer.", ".conv1.weight")) {
     parameters.set("depth", *blocks * 6 + 4);
@@ -50,6 +50,6 @@ void infer(const Shapes& shapes, Parameters& parameters) {
 
 }  // namespace
 
-Family wide_resnet() { return {build, infer, {{"xternalz", {}}}}; }
+Family wide_resnet() { return {build_wide_resnet, infer_wide_resnet, {{"xternalz", {}}}}; }
 
 }  // namespace compress::zoo

@@ -1,8 +1,8 @@
 // Leaves out the residual blocks of least effect.
 //
-// A block x + f(x) can be replaced by x. How much it does is seen on calibration data: from one
-// run, how far it moves what passes through it; or, with a run for each block, how far the model's
-// output moves without it.
+// A block s(x) + f(x) can be replaced by s(x), its skip connection. How much it does is seen on
+// calibration data: from one run, how far it moves what passes through it; or, with a run for each
+// block, how far the model's output moves without it.
 
 #include "compress/budget/budget.h"
 #include "compress/budget/channel_cost.h"
@@ -203,10 +203,9 @@ class PruneLayers final : public PassWith<PruneLayersOptions> {
     Model bare = model.clone(false);
     const size_t count = removable(bare, options).size();
     if (count == 0) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  "the model has no residual block that can be left out",
-                  options.keep.empty() ? "" : "keep",
-                  "a block whose skip connection computes something cannot");
+      throw Error(
+          ErrorCode::kInvalidArgument, "the model has no residual block that can be left out",
+          options.keep.empty() ? "" : "keep", "a block is what a skip connection leads around");
     }
     for (auto blocks = removable(bare, options); !blocks.empty();
          blocks = removable(bare, options)) {

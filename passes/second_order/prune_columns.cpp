@@ -34,10 +34,10 @@ void mark_least(const std::vector<float>& scores, int64_t count, std::vector<uin
 }
 
 // Rows of one group of a convolution.
-class RowGroup {
+class PrunedRows {
  public:
-  RowGroup(const at::Tensor& weight, const at::Tensor& gram, const PruneColumns& how,
-           const at::Tensor& keep)
+  PrunedRows(const at::Tensor& weight, const at::Tensor& gram, const PruneColumns& how,
+             const at::Tensor& keep)
       : how_(how),
         weight_(weight),
         gram_(gram.contiguous()),
@@ -176,8 +176,8 @@ PrunedColumns prune_columns(const at::Tensor& weight, const at::Tensor& gram,
   for (int64_t g = 0; g < groups; ++g) {
     PruneColumns own = how;
     own.zeros = how.zeros * (g + 1) / groups - how.zeros * g / groups;
-    const PrunedColumns part = RowGroup(weight.chunk(groups)[g], gram[g], own,
-                                        keep.defined() ? keep.chunk(groups)[g] : at::Tensor())
+    const PrunedColumns part = PrunedRows(weight.chunk(groups)[g], gram[g], own,
+                                          keep.defined() ? keep.chunk(groups)[g] : at::Tensor())
                                    .prune();
     weights.push_back(part.weight);
     masks.push_back(part.keep);

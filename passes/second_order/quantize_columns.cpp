@@ -20,10 +20,10 @@ namespace {
 constexpr int64_t kBlock = 128;  // columns between two products of panels; for speed only
 
 // Rows of one group of a convolution.
-class RowGroup {
+class QuantizedRows {
  public:
-  RowGroup(const at::Tensor& weight, const at::Tensor& gram, const QuantizeColumns& how,
-           const at::Tensor& keep)
+  QuantizedRows(const at::Tensor& weight, const at::Tensor& gram, const QuantizeColumns& how,
+                const at::Tensor& keep)
       : how_(how),
         weight_(weight.contiguous()),
         gram_(gram.contiguous()),
@@ -165,9 +165,9 @@ class RowGroup {
 };
 
 // One grid for all rows of all groups.
-LaneGrids find_shared_grids(const std::vector<RowGroup>& parts, const GridRule& rule) {
+LaneGrids find_shared_grids(const std::vector<QuantizedRows>& parts, const GridRule& rule) {
   LaneRanges range;
-  for (const RowGroup& part : parts) {
+  for (const QuantizedRows& part : parts) {
     const LaneRanges own = part.whole_range();
     for (int64_t lane = 0; lane < kFloatLanes; ++lane) {
       range.low[lane] = std::min(range.low[lane], own.low[lane]);
@@ -176,7 +176,7 @@ LaneGrids find_shared_grids(const std::vector<RowGroup>& parts, const GridRule& 
   }
   if (rule.range == GridRange::kMinmax) return lane_grids(range, 0, rule);
   std::vector<double> errors(candidates(rule) * kFloatLanes, 0.0);
-  for (const RowGroup& part : parts) part.add_whole_errors(range, errors);
+  for (const QuantizedRows& part : parts) part.add_whole_errors(range, errors);
   int64_t best = 0;
   double least = 0;
   for (int64_t candidate = 0; candidate < candidates(rule); ++candidate) {
@@ -196,7 +196,7 @@ ColumnCodes quantize_columns(const at::Tensor& weight, const at::Tensor& gram,
                              const QuantizeColumns& how, const at::Tensor& keep) {
   COMPRESS_CHECK(how.static_groups || !how.act_order, "groups come in their order");
   const int64_t groups = gram.size(0);
-  std::vector<RowGroup> parts;
+  std::vector<QuantizedRows> parts;
   parts.reserve(groups);
   for (int64_t g = 0; g < groups; ++g) {
     const at::Tensor rows = weight.chunk(groups)[g];
@@ -209,7 +209,7 @@ ColumnCodes quantize_columns(const at::Tensor& weight, const at::Tensor& gram,
 
   ColumnCodes out;
   std::vector<at::Tensor> codes, scales, zeros, weights;
-  for (RowGroup& part : parts) {
+  for (QuantizedRows& part : parts) {
     if (!dynamic) part.find_static_grids(whole ? &shared : nullptr);
     ColumnCodes own = part.quantize(!dynamic);
     codes.push_back(own.codes);

@@ -3,7 +3,9 @@
 #include "passes/structured/residual_blocks.h"
 
 #include "compress/graph/schema.h"
+#include "compress/selector.h"
 
+#include <algorithm>
 #include <unordered_set>
 
 namespace compress {
@@ -17,22 +19,46 @@ bool same_sizes(const Value* a, const Value* b) {
   return a->type.sizes && b->type.sizes && *a->type.sizes == *b->type.sizes;
 }
 
-// Whether `value` is computed from `from`.
-bool depends(const Value* value, const Value* from) {
+using Values = std::unordered_set<const Value*>;
+
+// `value` and all tensors that it is computed from.
+Values sources(const Value* value) {
   std::vector<const Value*> open = {value};
-  std::unordered_set<const Value*> seen;
+  Values seen;
   while (!open.empty()) {
     const Value* next = open.back();
     open.pop_back();
-    if (next == from) return true;
-    if (next->producer() == nullptr || !seen.insert(next).second) continue;
+    if (!seen.insert(next).second || next->producer() == nullptr) continue;
     for (const Argument& argument : next->producer()->arguments()) {
       argument.each_value([&](const Value* operand) {
         if (operand->kind() == ValueKind::kTensor) open.push_back(operand);
       });
     }
   }
-  return false;
+  return seen;
+}
+
+// Layers with weights on the way to `of` that `other` does not need.
+size_t own_layers(const Values& of, const Values& other) {
+  return std::count_if(of.begin(), of.end(), [&](const Value* value) {
+    if (value->producer() == nullptr || other.contains(value)) return false;
+    const OperatorKind kind = operator_kind(*value->producer());
+    return kind == OperatorKind::kConv || kind == OperatorKind::kLinear;
+  });
+}
+
+bool share_a_computed_value(const Values& a, const Values& b) {
+  return std::any_of(a.begin(), a.end(), [&](const Value* value) {
+    return value->producer() != nullptr && b.contains(value);
+  });
+}
+
+// Whether `skip` leads around `branch`: it is what the branch begins with, or is made of that with
+// at most one layer where the branch has more.
+bool leads_around(const Values& skip, const Value* skip_end, const Values& branch) {
+  if (branch.contains(skip_end)) return true;
+  const size_t layers = own_layers(skip, branch);
+  return layers <= 1 && own_layers(branch, skip) > layers && share_a_computed_value(skip, branch);
 }
 
 bool is_plain_sum(const Node& node) {
@@ -61,10 +87,11 @@ std::vector<ResidualBlock> residual_blocks(Model& model) {
     Value* a = node.arguments()[0].value();
     Value* b = node.arguments()[1].value();
     if (!is_tensor(a) || !is_tensor(b) || a == b) continue;
-    for (auto [skip, branch] : {std::pair{a, b}, std::pair{b, a}}) {
-      if (!same_sizes(skip, node.output()) || !depends(branch, skip)) continue;
-      blocks.push_back({&node, skip, block_name(branch, node)});
-      break;
+    const Values of_a = sources(a), of_b = sources(b);
+    if (same_sizes(a, node.output()) && leads_around(of_a, a, of_b)) {
+      blocks.push_back({&node, a, block_name(b, node)});
+    } else if (same_sizes(b, node.output()) && leads_around(of_b, b, of_a)) {
+      blocks.push_back({&node, b, block_name(a, node)});
     }
   }
   return blocks;

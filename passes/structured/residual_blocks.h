@@ -9,15 +9,16 @@
 
 namespace compress {
 
-/// `sum = skip + f(skip)`: without the block, `skip` takes the place of `sum`.
+/// `sum = skip + f(x)`, where `skip` is x or is made of it: without the block, `skip` takes the
+/// place of `sum`.
 struct ResidualBlock {
   Node* sum = nullptr;    ///< the addition
-  Value* skip = nullptr;  ///< its operand that the other one is computed from
+  Value* skip = nullptr;  ///< its operand that leads around the block
   std::string name;       ///< the module of the other operand, or the sum's output
 };
 
-/// All of them, in the order of the graph. Where the skip connection computes something (a strided
-/// block, a change of width) nothing can be left out.
+/// All of them, in the order of the graph. A skip connection that changes sizes (a strided slice
+/// with padding, a convolution of its own) stays; it has at most one layer, and the block more.
 std::vector<ResidualBlock> residual_blocks(Model& model);
 
 /// Leaves a block out, and drops what nothing uses any more.

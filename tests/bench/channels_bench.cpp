@@ -5,6 +5,7 @@
 // Without networks: those that the interop tests have exported and that are named below. One
 // thread.
 
+#include "compress/allocator.h"
 #include "compress/files.h"
 #include "compress/graph/channels.h"
 #include "compress/graph/compact.h"
@@ -91,6 +92,7 @@ void add_usual() {
 }  // namespace compress
 
 int main(int count, char** words) {
+  compress::keep_freed_memory();  // as the lathe command does
   benchmark::Initialize(&count, words);
   at::set_num_threads(1);
   for (int i = 1; i < count; ++i) compress::add(words[i]);

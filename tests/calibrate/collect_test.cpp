@@ -4,6 +4,7 @@
 #include "compress/error.h"
 #include "compress/graph/text.h"
 #include "compress/model.h"
+#include "tests/support/thrown.h"
 
 #include <ATen/ATen.h>
 
@@ -33,12 +34,7 @@ BatchSource batches() {
 }
 
 std::string refusal(const Wishes& wishes, const BatchSource& source) {
-  try {
-    collect_statistics(model(), wishes, source);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
+  return testing::thrown([&] { collect_statistics(model(), wishes, source); });
 }
 
 TEST(CollectStatistics, AnswersAllWishesInOneRun) {

@@ -16,17 +16,17 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::thrown;
 
-Recipe read(const std::string& text) {
+Recipe recipe_in(const std::string& text) {
   static const PassRegistry registry = testing::test_passes();
   return read_recipe(parse_recipe_source(text, "r.json"), registry);
 }
 
-std::string refusal(const std::string& text) {
-  return thrown([&] { read(text); });
+std::string recipe_refusal(const std::string& text) {
+  return thrown([&] { recipe_in(text); });
 }
 
 TEST(Recipe, ReadsWhatItNames) {
-  const Recipe recipe = read(R"({"lathe": 1, "name": "n", "seed": 7, "data": {"test": {}},
+  const Recipe recipe = recipe_in(R"({"lathe": 1, "name": "n", "seed": 7, "data": {"test": {}},
     "steps": [{"pass": "test.scale", "factor": 3}, {"pass": "test.liar"}],
     "evaluate": {"data": "test"}})");
   EXPECT_EQ(recipe.name, "n");
@@ -37,7 +37,7 @@ TEST(Recipe, ReadsWhatItNames) {
 }
 
 TEST(Recipe, ReportsAllProblemsAtOnce) {
-  EXPECT_EQ(refusal(R"({"lathe": 2, "sede": 1, "seed": -1, "data": [],
+  EXPECT_EQ(recipe_refusal(R"({"lathe": 2, "sede": 1, "seed": -1, "data": [],
     "steps": [{"pass": "test.scal"}, {"pass": "test.scale", "times": 99, "factor": true},
               {"pas": "test.liar"}, 3, {"train": {"epochs": 5}}]})"),
             "10 problems\n"
@@ -56,17 +56,19 @@ TEST(Recipe, ReportsAllProblemsAtOnce) {
 }
 
 TEST(Recipe, RefusesARecipeWithoutVersionOrSteps) {
-  EXPECT_THAT(refusal("{}"), AllOf(HasSubstr("/lathe: the version of the recipe format is missing"),
-                                   HasSubstr("/steps: the list of steps is missing")));
-  EXPECT_EQ(refusal(R"({"lathe": 1, "steps": []})"),
+  EXPECT_THAT(recipe_refusal("{}"),
+              AllOf(HasSubstr("/lathe: the version of the recipe format is missing"),
+                    HasSubstr("/steps: the list of steps is missing")));
+  EXPECT_EQ(recipe_refusal(R"({"lathe": 1, "steps": []})"),
             "r.json: /steps: a recipe needs at least one step");
-  EXPECT_EQ(refusal("[]"), "r.json: a recipe is an object, not []");
+  EXPECT_EQ(recipe_refusal("[]"), "r.json: a recipe is an object, not []");
 }
 
 TEST(Recipe, PrintsCanonicallyAndStably) {
-  const Recipe recipe = read(R"({"steps": [{"factor": 2.0, "pass": "test.scale"}], "lathe": 1})");
+  const Recipe recipe =
+      recipe_in(R"({"steps": [{"factor": 2.0, "pass": "test.scale"}], "lathe": 1})");
   const std::string text = print_recipe(recipe);
-  EXPECT_EQ(print_recipe(read(text)), text);
+  EXPECT_EQ(print_recipe(recipe_in(text)), text);
   EXPECT_THAT(text, HasSubstr("\"factor\": 2,"));
   EXPECT_THAT(text, HasSubstr("\"where\": \"*\""));
 }

@@ -5,6 +5,7 @@
 #include "compress/pass.h"
 #include "compress/registry.h"
 #include "compress/weight.h"
+#include "tests/support/thrown.h"
 
 #include <ATen/ATen.h>
 
@@ -126,17 +127,6 @@ inline PassRegistry test_passes() {
   registry.add(make_pass<TestBroken>());
   registry.add(make_pass<TestCalibrated>());
   return registry;
-}
-
-/// What `action` throws, as text.
-template <class Action>
-std::string thrown(Action&& action) {
-  try {
-    action();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 }  // namespace compress::testing

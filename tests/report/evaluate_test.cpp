@@ -5,6 +5,7 @@
 #include "compress/data/tensors.h"
 #include "compress/error.h"
 #include "compress/graph/text.h"
+#include "tests/support/thrown.h"
 
 #include <ATen/ATen.h>
 
@@ -18,15 +19,6 @@ namespace {
 // Gives its input back: the data holds the logits.
 Model identity(const std::string& type) {
   return parse_model("input x : " + type + "\ny = aten::mul.Scalar(x, 1)\nreturn y = y\n");
-}
-
-std::string message_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 DatasetPtr logits(const at::Tensor& values, const std::vector<int64_t>& labels) {
@@ -69,7 +61,7 @@ TEST(Evaluate, CountsEveryTokenOfASequence) {
 TEST(Evaluate, RunsAFixedBatchInItsOwnSize) {
   const DatasetPtr data = logits(at::eye(4), {0, 1, 2, 0});
   EXPECT_DOUBLE_EQ(evaluate(identity("f32[2,4]"), data, {Metric::kTop1})[0], 75.0);
-  EXPECT_THAT(message_of([&] { evaluate(identity("f32[3,4]"), data, {Metric::kTop1}); }),
+  EXPECT_THAT(testing::thrown([&] { evaluate(identity("f32[3,4]"), data, {Metric::kTop1}); }),
               ::testing::HasSubstr("does not divide the 4 samples"));
 }
 
@@ -87,7 +79,7 @@ TEST(Evaluate, ReportsProgressUpToTheLastSample) {
 TEST(Evaluate, RefusesWhatDoesNotFit) {
   using ::testing::HasSubstr;
   const auto refusal = [](const std::string& type, const DatasetPtr& data) {
-    return message_of([&] { evaluate(identity(type), data, {Metric::kTop1}); });
+    return testing::thrown([&] { evaluate(identity(type), data, {Metric::kTop1}); });
   };
   EXPECT_THAT(refusal("f32[batch,5]", logits(at::eye(3), {0, 1, 2})), HasSubstr("[batch, 5]"));
   EXPECT_THAT(refusal("f32[batch,3]", logits(at::eye(3), {0, 1, 3})),
@@ -99,7 +91,7 @@ TEST(Evaluate, RefusesWhatDoesNotFit) {
 
 TEST(Metric, IsFoundByName) {
   EXPECT_EQ(parse_metric("perplexity"), Metric::kPerplexity);
-  EXPECT_THAT(message_of([] { parse_metric("top2"); }), ::testing::HasSubstr("top1, top5"));
+  EXPECT_THAT(testing::thrown([] { parse_metric("top2"); }), ::testing::HasSubstr("top1, top5"));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "compress/weight.h"
 #include "passes/registry.h"
+#include "tests/support/thrown.h"
 
 #include <ATen/ATen.h>
 
@@ -47,12 +48,7 @@ Change run_pass(std::string_view line, Model& model) {
 }
 
 std::string refusal(std::string_view line, Model& model) {
-  try {
-    run_pass(line, model);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
+  return thrown([&] { run_pass(line, model); });
 }
 
 std::string effective_weight(Model& model, std::string_view name) {

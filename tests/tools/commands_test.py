@@ -5,7 +5,7 @@ import os
 import struct
 import unittest
 
-from support import LatheTest, digits, floats, main, read_safetensors, write_safetensors
+from support import RUN_FAILED, WRONG_COMMAND, LatheTest, digits, floats, main, read_safetensors, write_safetensors
 
 COMMANDS = "inspect apply run eval bench convert diff passes models schema version".split()
 
@@ -155,6 +155,35 @@ class Commands(LatheTest):
             self.assertLessEqual(row["low_ms"], row["median_ms"])
             self.assertLessEqual(row["median_ms"], row["high_ms"])
         self.assertGreater(rows[1]["runs"], rows[0]["runs"])  # the faster one fills its turn
+
+    def test_figures_are_those_of_the_asked_sizes(self):
+        macs = {size: self.json("inspect", "zoo:nanogpt{layers=1}", "--size", f"sequence={size}")["cost"]["macs"] for size in (8, 16)}
+        # Layers grow with the tokens, attention with their square.
+        self.assertGreater(macs[16], 2 * macs[8])
+        self.assertLess(macs[16], 2.2 * macs[8])
+        self.assertEqual(self.json("inspect", "zoo:nanogpt{layers=1}")["cost"]["macs"], macs[8])
+        self.assertIn("MACs a sample, sequence 16", self.lathe("inspect", "zoo:nanogpt{layers=1}", "--size", "sequence=16")[0])
+        (row,) = self.json("bench", "zoo:nanogpt{layers=1}", "--size", "sequence=16", "--seconds", "0.01")
+        self.assertEqual(row["sizes"], "sequence 16")
+        for out in "a.pt2", "a.safetensors":
+            table, _ = self.lathe("apply", "prune.magnitude", "zoo:nanogpt{layers=1}", "--size", "sequence=16", "-o", out,
+                                  "--latency-seconds", "0.01", "--report", "report")
+            self.assertIn("MACs and latency at sequence 16; ", table)
+            with open(self.path("report/report.json")) as file:
+                report = json.load(file)
+            self.assertEqual(report["before"]["cost"]["macs"], macs[16])
+            self.assertEqual(report["after"]["cost"]["macs"], macs[16])
+
+    def test_sizes_that_a_model_lacks_are_refused(self):
+        for wrong, says in {
+            "tokens=16": "the inputs have no free size `tokens` (they have: sequence)",
+            "batch=4": "the inputs have no free size `batch`",
+            "sequence=": "write NAME=N",
+            "sequence=0": "write NAME=N",
+        }.items():
+            self.fails(WRONG_COMMAND, "inspect", "zoo:nanogpt{layers=1}", "--size", wrong, says=says)
+        # The table of positions is full.
+        self.fails(RUN_FAILED, "inspect", "zoo:nanogpt{layers=1}", "--size", "sequence=100000", says="--size sequence=100000")
 
     def test_diff_compares_digests_where_there_is_no_more(self):
         self.lathe("convert", "zoo:lenet5", "whole.lathe.txt")

@@ -7,6 +7,7 @@
 #include "passes/quantize/round_to_nearest.h"
 #include "tests/support/models.h"
 #include "tests/support/pass_fixture.h"
+#include "tests/support/thrown.h"
 #include "tests/train/training_fixture.h"
 
 #include <ATen/ATen.h>
@@ -71,7 +72,7 @@ TEST(Session, ZeroesTheMomentumOfMaskedWeights) {
 TEST(Session, RefusesAPassThatIsNoHook) {
   Model model = linear_network();
   EXPECT_THAT(
-      testing::error_of([&] { TrainingSession(model, "prune.magnitude", testing::passes(), {}); }),
+      testing::thrown([&] { TrainingSession(model, "prune.magnitude", testing::passes(), {}); }),
       ::testing::HasSubstr("does not work during training"));
 }
 

@@ -5,6 +5,7 @@
 #include "compress/error.h"
 #include "compress/train/label_losses.h"
 #include "compress/train/loss.h"
+#include "tests/support/thrown.h"
 
 #include <ATen/ATen.h>
 
@@ -45,15 +46,6 @@ std::unique_ptr<Loss> loss_of(const std::string& text) {
   std::vector<LossOptions> losses;
   EXPECT_EQ(read("[" + text + "]", &losses), "");
   return make_loss(losses.at(0));
-}
-
-std::string refusal(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 // Two samples, three classes, a feature map and a vector on either side.
@@ -145,7 +137,8 @@ TEST(LossOptions, AreRefusedWithTheirPlace) {
   EXPECT_THAT(read(R"([{"distill_logits": {"temperature": 0}}])"), HasSubstr("temperature"));
   EXPECT_THAT(read(R"(["distil_logits"])"), HasSubstr("did you mean `distill_logits`?"));
   // A bare name has its defaults, which for features name no place.
-  EXPECT_THAT(refusal([] { loss_of(R"("hint")"); }), HasSubstr("/hint/tap: names no place"));
+  EXPECT_THAT(testing::thrown([] { loss_of(R"("hint")"); }),
+              HasSubstr("/hint/tap: names no place"));
 }
 
 TEST(Losses, ComputeTheirFunctions) {
@@ -252,11 +245,11 @@ TEST(HintLoss, ComparesEqualChannelsAsTheyAre) {
 
 TEST(HintLoss, RefusesSizesThatNoAdapterFits) {
   Setting s;
-  EXPECT_THAT(
-      refusal([&] { compute(*loss_of(R"({"hint": {"tap": "map", "adapter": "none"}})"), s); }),
-      HasSubstr("the student's feature is [2, 4, 4, 4], the teacher's [2, 6, 4, 4]"));
+  EXPECT_THAT(testing::thrown(
+                  [&] { compute(*loss_of(R"({"hint": {"tap": "map", "adapter": "none"}})"), s); }),
+              HasSubstr("the student's feature is [2, 4, 4, 4], the teacher's [2, 6, 4, 4]"));
   s.teachers.at("original").taps["map"] = at::zeros({2, 6, 2, 2});
-  EXPECT_THAT(refusal([&] { compute(*loss_of(R"({"hint": {"tap": "map"}})"), s); }),
+  EXPECT_THAT(testing::thrown([&] { compute(*loss_of(R"({"hint": {"tap": "map"}})"), s); }),
               HasSubstr("hint: with the teacher `original`, at `map`: the student's feature is "
                         "[2, 4, 4, 4], the teacher's [2, 6, 2, 2]"));
 }
@@ -284,21 +277,22 @@ TEST(Losses, RefuseABatchThatDoesNotFit) {
   Setting s;
   s.teachers.at("big").outputs[0] = at::zeros({2, 100});
   for (const std::string name : {"distill_logits", "decoupled"}) {
-    EXPECT_THAT(
-        refusal([&] { compute(*loss_of("{\"" + name + "\": {\"teacher\": \"big\"}}"), s); }),
-        HasSubstr("teacher `big`: it tells 100 classes apart, the student 3"));
+    EXPECT_THAT(testing::thrown(
+                    [&] { compute(*loss_of("{\"" + name + "\": {\"teacher\": \"big\"}}"), s); }),
+                HasSubstr("teacher `big`: it tells 100 classes apart, the student 3"));
   }
   s.batch.labels = at::tensor({2, 3}, at::kLong);
-  EXPECT_THAT(refusal([&] { compute(*loss_of(R"("cross_entropy")"), s); }),
+  EXPECT_THAT(testing::thrown([&] { compute(*loss_of(R"("cross_entropy")"), s); }),
               HasSubstr("label 3 is outside the model's 3 classes"));
   s.batch.labels = at::Tensor();
-  EXPECT_THAT(refusal([&] { compute(*loss_of(R"("cross_entropy")"), s); }),
+  EXPECT_THAT(testing::thrown([&] { compute(*loss_of(R"("cross_entropy")"), s); }),
               HasSubstr("cross_entropy: the training data has no labels"));
-  EXPECT_THAT(refusal([&] { compute(*loss_of(R"("decoupled")"), s); }),
+  EXPECT_THAT(testing::thrown([&] { compute(*loss_of(R"("decoupled")"), s); }),
               HasSubstr("the training data has no labels"));
-  EXPECT_THAT(refusal([&] { compute(*loss_of(R"({"attention": {"taps": ["vector"]}})"), s); }),
-              HasSubstr("attention: with the teacher `original`, at `vector`: attention is "
-                        "compared between two [n, c, h, w]"));
+  EXPECT_THAT(
+      testing::thrown([&] { compute(*loss_of(R"({"attention": {"taps": ["vector"]}})"), s); }),
+      HasSubstr("attention: with the teacher `original`, at `vector`: attention is "
+                "compared between two [n, c, h, w]"));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "compress/error.h"
 #include "tests/support/models.h"
+#include "tests/support/thrown.h"
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
@@ -58,16 +59,6 @@ std::vector<std::string> keys(const Optimizer& optimizer) {
   std::vector<std::string> keys;
   for (const auto& [key, tensor] : optimizer.state()) keys.push_back(key);
   return keys;
-}
-
-template <class Action>
-std::string refusal(const Action& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 TEST(OptimizerState, HasNamesAndIsEmptyAtFirst) {
@@ -127,7 +118,7 @@ TEST(OptimizerState, ThatDoesNotFitIsRefusedByName) {
   const auto refuse = [&](const std::function<void(std::map<std::string, at::Tensor>&)>& damage) {
     auto damaged = state;
     damage(damaged);
-    const std::string text = refusal([&] { adam.load_state(damaged); });
+    const std::string text = testing::thrown([&] { adam.load_state(damaged); });
     EXPECT_EQ(adam.state().size(), 6u);  // and what was there stays
     return text;
   };
@@ -145,9 +136,9 @@ TEST(OptimizerState, ThatDoesNotFitIsRefusedByName) {
   EXPECT_EQ(refuse([](auto& s) { s["fc.baas/step"] = at::zeros({}); }),
             "fc.baas/step: adam keeps no such state for any parameter (did you mean "
             "`fc.bias/step`?)");
-  EXPECT_THAT(refusal([&] { sgd.load_state(state); }),
+  EXPECT_THAT(testing::thrown([&] { sgd.load_state(state); }),
               HasSubstr("fc.bias/exp_avg: sgd keeps no such state"));
-  EXPECT_THAT(refusal([&] { adam.load_state(sgd.state()); }),
+  EXPECT_THAT(testing::thrown([&] { adam.load_state(sgd.state()); }),
               HasSubstr("fc.bias/momentum: adam keeps no such state"));
 }
 
@@ -185,13 +176,15 @@ TEST(OptimizerReplace, RefusesWhatDoesNotFit) {
   Optimizer adam(kAdam, two_parameters());
   take_steps(adam, 0, 1);
   const auto same = [](const at::Tensor& m) { return m; };
-  EXPECT_THAT(refusal([&] { adam.replace("fc.bias", at::zeros({3}), same); }),
+  EXPECT_THAT(testing::thrown([&] { adam.replace("fc.bias", at::zeros({3}), same); }),
               HasSubstr("the new state has the sizes [64] and the new tensor [3]"));
-  EXPECT_THAT(refusal([&] { adam.replace("fc.bas", at::zeros({64}), same); }),
+  EXPECT_THAT(testing::thrown([&] { adam.replace("fc.bas", at::zeros({64}), same); }),
               HasSubstr("did you mean `fc.bias`?"));
-  EXPECT_THAT(refusal([&] { adam.replace("fc.bias", adam.parameters()[1].tensor * 2, same); }),
-              HasSubstr("not a floating-point leaf (detach it)"));
-  EXPECT_THAT(refusal([&] { adam.moments("fc.bas"); }), HasSubstr("did you mean `fc.bias`?"));
+  EXPECT_THAT(
+      testing::thrown([&] { adam.replace("fc.bias", adam.parameters()[1].tensor * 2, same); }),
+      HasSubstr("not a floating-point leaf (detach it)"));
+  EXPECT_THAT(testing::thrown([&] { adam.moments("fc.bas"); }),
+              HasSubstr("did you mean `fc.bias`?"));
 }
 
 // By hand: momentum 0.5, dampening 0.5, lr 1, gradients of 1. The buffer of a first step is the
@@ -322,7 +315,7 @@ TEST(OptimizerClip, LeavesShortGradientsAndSaysWhatIsNotFinite) {
 
 TEST(Optimizer, RefusesWhatItCannotTrain) {
   const auto make = [](OptimizerOptions options, std::vector<OptimizedParameter> parameters) {
-    return refusal([&] { Optimizer(std::move(options), std::move(parameters)); });
+    return testing::thrown([&] { Optimizer(std::move(options), std::move(parameters)); });
   };
   EXPECT_EQ(make(kSgd, {{"a", leaf(at::ones({1}))}, {"a", leaf(at::ones({1}))}}),
             "a: there are two parameters of this name");

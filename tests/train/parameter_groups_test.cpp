@@ -4,6 +4,7 @@
 #include "compress/graph/text.h"
 #include "compress/train/optimizer.h"
 #include "tests/support/models.h"
+#include "tests/support/thrown.h"
 #include "tests/train/golden_optimizers.h"
 
 #include <ATen/ATen.h>
@@ -123,12 +124,7 @@ TEST(ParameterGroups, OneTensorUnderTwoNamesIsOneParameter) {
 }
 
 std::string refusal(const Model& model, const std::string& groups) {
-  try {
-    optimized_parameters(model, read_groups(groups), "/groups");
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
+  return testing::thrown([&] { optimized_parameters(model, read_groups(groups), "/groups"); });
 }
 
 TEST(ParameterGroups, RefuseASelectorThatMatchesNothingWithTheNearestName) {

@@ -2,6 +2,7 @@
 
 #include "compress/train/schedule.h"
 
+#include "tests/support/thrown.h"
 #include "tests/train/golden_optimizers.h"
 
 #include <gmock/gmock.h>
@@ -70,12 +71,7 @@ TEST(Schedule, WarmsUpInFractionsOfAStepToo) {
 
 // What a wrong schedule in a recipe, or in C++, is told.
 std::string refusal(const std::string& json) {
-  try {
-    testing::read_choice<ScheduleOptions>(parse_json(json));
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
+  return testing::thrown([&] { testing::read_choice<ScheduleOptions>(parse_json(json)); });
 }
 
 TEST(Schedule, RefusesOptionsThatMakeNoSense) {

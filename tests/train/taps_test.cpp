@@ -6,6 +6,7 @@
 #include "compress/graph/text.h"
 #include "compress/model.h"
 #include "compress/zoo/zoo.h"
+#include "tests/support/thrown.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -25,12 +26,7 @@ at::Tensor image(int64_t count) {
 }
 
 std::string refusal(const Model& model, std::string_view text) {
-  try {
-    find_tap(model, text);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
+  return testing::thrown([&] { find_tap(model, text); });
 }
 
 TEST(Taps, KeepWhatModulesOfAResNetGive) {

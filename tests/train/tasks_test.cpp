@@ -4,6 +4,7 @@
 #include "compress/graph/digest.h"
 #include "compress/train/trainer.h"
 #include "tests/support/models.h"
+#include "tests/support/thrown.h"
 #include "tests/train/training_fixture.h"
 
 #include <ATen/ATen.h>
@@ -16,9 +17,9 @@ namespace compress {
 namespace {
 
 using testing::environment_of;
-using testing::error_of;
 using ::testing::HasSubstr;
 using testing::linear_network;
+using testing::thrown;
 using testing::toy_data;
 using testing::train_options;
 
@@ -123,7 +124,7 @@ linear = aten::linear(x, fc.weight, none) : f32[batch,5] @ fc
 return output = linear
 )");
   const auto refusal = [&](const std::string& losses) {
-    return error_of([&] {
+    return thrown([&] {
       Model student = linear_network();
       PassContext context(1);
       context.original = &teacher;

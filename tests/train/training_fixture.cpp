@@ -6,6 +6,7 @@
 #include "compress/error.h"
 #include "tests/support/models.h"
 #include "tests/support/pass_fixture.h"
+#include "tests/support/thrown.h"
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
@@ -84,15 +85,6 @@ TrainResult train_model(Model& model, const TrainOptions& options,
   if (!during.empty()) steps = recipe_of(during).steps;
   PassContext context(seed);
   return train(model, options, steps, environment, context);
-}
-
-std::string error_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 }  // namespace compress::testing

@@ -6,6 +6,7 @@
 #include "compress/model.h"
 #include "compress/train/environment.h"
 #include "compress/train/trainer.h"
+#include "tests/support/thrown.h"
 
 #include <filesystem>
 #include <functional>
@@ -33,8 +34,5 @@ TrainOptions train_options(const std::string& json);
 TrainResult train_model(Model& model, const TrainOptions& options,
                         const TrainingEnvironment& environment, const std::string& during = {},
                         uint64_t seed = 1);
-
-/// What `work` throws, as text; "nothing was thrown" otherwise.
-std::string error_of(const std::function<void()>& work);
 
 }  // namespace compress::testing

@@ -26,6 +26,8 @@ function(lathe_test name)
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE lathe_passes lathe_test_support GTest::gmock_main ${ARG_LIBRARIES})
   lathe_library_options(${name})
+  # Reading headers is most of compiling a test: the sources of one are read as one.
+  set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 6)
   # Tests are compiled far more often than they run; what they test is optimised all the same.
   target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O0>)
   # One process a binary, not one a test: loading LibTorch takes longer than most tests.

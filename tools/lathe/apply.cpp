@@ -1,9 +1,11 @@
 // lathe apply: runs a recipe on a model and reports what it did.
 
+#include "compress/allocator.h"
 #include "compress/budget/cost.h"
 #include "compress/error.h"
 #include "compress/files.h"
 #include "compress/graph/digest.h"
+#include "compress/graph/shapes.h"
 #include "compress/graph/text.h"
 #include "compress/io/atomic_file.h"
 #include "compress/pass_manager.h"
@@ -20,7 +22,6 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <malloc.h>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
@@ -193,11 +194,12 @@ compress::RunOptions run_options(const Options& options, const compress::PassReg
 }
 
 compress::RunReport begin_report(const Options& options, const compress::Recipe& recipe,
-                                 const RecipeData& data) {
+                                 const RecipeData& data, const Model& model) {
   compress::RunReport report;
   report.recipe_name = recipe.name;
   report.recipe = compress::recipe_json(recipe);
   report.threads = at::get_num_threads();
+  report.sizes = compress::free_sizes_text(model);
   report.before.source = options.model.source;
   if (data.test) {
     report.data = data.test->info().name;
@@ -246,7 +248,7 @@ std::string step_summary(const compress::StepResult& result) {
 // written.
 void dry_run(const Options& options, const compress::Recipe& recipe, Model& model,
              const RecipeData& data, const compress::RunOptions& run) {
-  compress::RunReport report = begin_report(options, recipe, data);
+  compress::RunReport report = begin_report(options, recipe, data, model);
   report.before.cost = compress::measure_cost(for_measuring(model));
   report.steps = compress::run_recipe(recipe, model, run).steps;
   report.after.cost = compress::measure_cost(for_measuring(model));
@@ -320,20 +322,12 @@ bool streams(const Options& options, const compress::Recipe& recipe, const Recip
          tensor_bytes(model) >= kStreamedBytes;
 }
 
-// The allocator would move its limit for blocks of their own up to 32 MB and then keep the holes
-// that aligned blocks of tensors leave behind, which adds up to a quarter of the model.
-void return_large_blocks() {
-#ifdef M_MMAP_THRESHOLD
-  mallopt(M_MMAP_THRESHOLD, 128 * 1024);
-#endif
-}
-
 void run_streamed(const Options& options, const compress::Recipe& recipe, const RecipeData& data,
                   const Model& model) {
   const fs::path output = options.outputs.front();
   say("one tensor at a time, as every step allows it");
-  return_large_blocks();
-  compress::RunReport report = begin_report(options, recipe, data);
+  compress::return_large_blocks();
+  compress::RunReport report = begin_report(options, recipe, data, model);
   ProgressLine progress("compressing");
   compress::StreamOptions stream;
   stream.on_message = [](const std::string& message) { say(message); };
@@ -379,7 +373,7 @@ void run(const Options& options) {
     return dry_run(options, recipe, model, data, run_with);
   }
 
-  compress::RunReport report = begin_report(options, recipe, data);
+  compress::RunReport report = begin_report(options, recipe, data, model);
   const c10::Device device = options.compute.where();
   const fs::path output = options.outputs.front();
   report.before.file_bytes = bytes_in_format_of(model, options.model.source, output);
@@ -422,6 +416,7 @@ void add_apply(CLI::App& app) {
       ->required()
       ->type_name("");
   options->model.add_to(*command);
+  options->model.add_sizes_to(*command);
   add_repeatable(
       *command, "-o,--output", options->outputs,
       "the .pt2, .safetensors or .onnx file to write; may be repeated, the first one is measured",

@@ -64,7 +64,7 @@ void run(const Options& options) {
   models.push_back(load(options.model));
   if (!options.against.empty()) {
     sources.push_back(options.against);
-    models.push_back(load({options.against, options.against_architecture}));
+    models.push_back(load({options.against, options.against_architecture, options.model.sizes}));
   }
   for (size_t i = 0; i < models.size(); ++i) {
     if (!models[i].is_tensor_set()) continue;
@@ -96,6 +96,7 @@ void run(const Options& options) {
                speed < 100 ? fmt::format("{:.3g} x", speed) : fmt::format("{:.0f} x", speed)});
     rows.push_back({{"model", sources[i]},
                     {"batch", options.latency.batch},
+                    {"sizes", compress::free_sizes_text(models[0])},
                     {"threads", at::get_num_threads()},
                     {"median_ms", latency.median_ms},
                     {"low_ms", latency.low_ms},
@@ -105,7 +106,9 @@ void run(const Options& options) {
   }
   if (options.json) return print_result(rows.dump(2) + "\n");
   print_result(table.text());
-  print_result(fmt::format("batch {}, {}, no gradients\n", options.latency.batch,
+  const std::string sizes = compress::free_sizes_text(models[0]);
+  print_result(fmt::format("batch {}, {}{}{}, no gradients\n", options.latency.batch, sizes,
+                           sizes.empty() ? "" : ", ",
                            compress::count_of(at::get_num_threads(), "thread")));
 }
 
@@ -115,6 +118,7 @@ void add_bench(CLI::App& app) {
   const auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("bench", "Measure a model's latency");
   options->model.add_to(*command);
+  options->model.add_sizes_to(*command);
   CLI::Option* against =
       command
           ->add_option("--against", options->against, "a second model, run in turns with the first")

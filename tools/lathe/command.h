@@ -36,8 +36,11 @@ inline constexpr const char* kModelHelp =
 /// A model on the command line, with the architecture that a bare file of weights needs.
 struct ModelArgument {
   std::string source, architecture;
+  std::vector<std::string> sizes;  // of free dimensions: "sequence=128"
   /// `name` is the placeholder in the help; --arch, or --arch-b of the second of two models.
   void add_to(CLI::App& command, const std::string& name = "MODEL");
+  /// Adds --size, for commands whose figures depend on the inputs' sizes.
+  void add_sizes_to(CLI::App& command);
 };
 
 /// Options of commands that compute: `--threads`, `--device`.

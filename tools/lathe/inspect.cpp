@@ -5,6 +5,7 @@
 #include "compress/error.h"
 #include "compress/files.h"
 #include "compress/graph/channels.h"
+#include "compress/graph/shapes.h"
 #include "compress/graph/text.h"
 #include "compress/report/run_report.h"
 #include "tools/lathe/command.h"
@@ -65,7 +66,11 @@ std::string totals(const compress::ModelCost& cost, const compress::Model& model
   table.add({"non-zeros", compress::with_thousands(cost.nonzeros)});
   table.add(
       {"zeros among the layers' weights", fmt::format("{:.2f} %", 100.0 * cost.weight_sparsity())});
-  if (cost.macs) table.add({"MACs a sample", compress::count_text(*cost.macs)});
+  if (cost.macs) {
+    const std::string sizes = compress::free_sizes_text(model);
+    table.add({sizes.empty() ? "MACs a sample" : fmt::format("MACs a sample, {}", sizes),
+               compress::count_text(*cost.macs)});
+  }
   table.add({"bits per weight", fmt::format("{:.3f}", cost.bits_per_weight)});
   table.add({"bytes of tensors", compress::with_thousands(cost.payload_bytes)});
   if (bytes > 0) table.add({"bytes of the file", compress::with_thousands(bytes)});
@@ -189,6 +194,7 @@ void add_inspect(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("inspect", "Show a model's layers, sizes, MACs, zeros and encodings");
   options->model.add_to(*command);
+  options->model.add_sizes_to(*command);
   CLI::Option* graph =
       command->add_flag("--graph", options->graph, "print the graph in its text form instead");
   command

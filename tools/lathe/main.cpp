@@ -1,5 +1,6 @@
 // The lathe command: reads the command line, calls the subcommand, turns errors into exit codes.
 
+#include "compress/allocator.h"
 #include "compress/error.h"
 #include "tools/lathe/command.h"
 #include "tools/lathe/terminal.h"
@@ -7,10 +8,6 @@
 #include <c10/util/Exception.h>
 
 #include <fmt/format.h>
-
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 
 #include <algorithm>
 #include <cstdio>
@@ -84,16 +81,6 @@ void add_commands(CLI::App& app) {
   app.footer(kFooter);  // after the commands, which would inherit it
 }
 
-// Freed tensors stay with the process. By default glibc hands them back to the system, and a run
-// then spends up to a third of its time on page faults for the next layer's output.
-void keep_freed_memory() {
-#ifdef __GLIBC__
-  constexpr int kMegabyte = 1 << 20;
-  mallopt(M_MMAP_THRESHOLD, 256 * kMegabyte);
-  mallopt(M_TRIM_THRESHOLD, 1024 * kMegabyte);
-#endif
-}
-
 int run(int argc, char** argv) {
   CLI::App app("Compresses trained PyTorch networks: pruning, quantization and more, by recipe.",
                "lathe");
@@ -127,7 +114,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  keep_freed_memory();
+  compress::keep_freed_memory();
   try {
     return run(argc, argv);
   } catch (const compress::Error& error) {

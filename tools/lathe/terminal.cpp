@@ -4,6 +4,7 @@
 
 #include "compress/error.h"
 #include "compress/files.h"
+#include "compress/graph/shapes.h"
 #include "tools/lathe/command.h"
 
 #include <ATen/Context.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <cstring>
 
@@ -43,6 +45,13 @@ void ModelArgument::add_to(CLI::App& command, const std::string& name) {
           "--arch" + suffix, architecture,
           fmt::format("architecture of {}, if it holds weights only (see: lathe models)", name))
       ->type_name("NAME");
+}
+
+void ModelArgument::add_sizes_to(CLI::App& command) {
+  add_repeatable(command, "--size", sizes,
+                 "size of a free dimension of the inputs that MACs and latency are of, such as "
+                 "sequence=128",
+                 "NAME=N");
 }
 
 void ComputeOptions::add_to(CLI::App& command) {
@@ -98,6 +107,31 @@ compress::PlanOptions EngineOptions::plan() const {
   return options;
 }
 
+namespace {
+
+void set_size(compress::Model& model, const std::string& text) {
+  const size_t equals = text.find('=');
+  int64_t size = 0;
+  const char* end = text.data() + text.size();
+  const bool read = equals != std::string::npos &&
+                    std::from_chars(text.data() + equals + 1, end, size).ptr == end;
+  if (!read || size < 1) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("`{}` is no size", text), "--size",
+                "write NAME=N, for example sequence=128");
+  }
+  if (model.is_tensor_set()) {
+    throw Error(ErrorCode::kInvalidArgument, "a bare set of tensors has no inputs", "--size",
+                "give its architecture with --arch (see: lathe models)");
+  }
+  try {
+    compress::set_free_size(model, text.substr(0, equals), size);
+  } catch (const Error& error) {
+    throw error.within("--size " + text);
+  }
+}
+
+}  // namespace
+
 compress::Model load(const ModelArgument& argument) {
   if (!argument.architecture.empty() && argument.source.starts_with("zoo:")) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -106,6 +140,7 @@ compress::Model load(const ModelArgument& argument) {
   }
   compress::Model model = compress::load_model(argument.source, {argument.architecture});
   for (const std::string& note : model.notes) say(fmt::format("{}: {}", argument.source, note));
+  for (const std::string& size : argument.sizes) set_size(model, size);
   return model;
 }
 

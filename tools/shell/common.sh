@@ -110,7 +110,9 @@ build() {
   mkdir -p "$root/build"
   say "building ($preset; the first time takes some minutes, log: build/$preset.log)"
   export CCACHE_BASEDIR="$root"  # so that another clone finds what this one compiled
-  (cd "$root" && cmake --preset "$preset" ${LATHE_WARNINGS_AS_ERRORS:+-DLATHE_WARNINGS_AS_ERRORS=ON} >"$log" 2>&1) ||
+  local as_check=()
+  [[ -n "${LATHE_WARNINGS_AS_ERRORS:-}" ]] && as_check=(-DLATHE_WARNINGS_AS_ERRORS=ON -DCMAKE_UNITY_BUILD=OFF)
+  (cd "$root" && cmake --preset "$preset" "${as_check[@]}" >"$log" 2>&1) ||
     { tail -n 30 "$log" >&2; fail "cmake could not configure the build" "see above and $log"; }
   (cd "$root" && cmake --build "build/$preset" -j "$(build_jobs)" ${1:+--target "$@"} >>"$log" 2>&1) ||
     { grep -E -A5 'error|FAILED' "$log" | tail -n 60 >&2; fail "the build failed" "see above and $log"; }

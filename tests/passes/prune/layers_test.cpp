@@ -1,5 +1,7 @@
 // Tests of passes/prune/layers.
 
+#include "compress/graph/shapes.h"
+#include "compress/graph/verify.h"
 #include "compress/zoo/zoo.h"
 #include "passes/structured/residual_blocks.h"
 #include "tests/passes/second_order/two_layers.h"
@@ -79,12 +81,54 @@ TEST(PruneLayers, GoOnUntilTheBudgetIsMet) {
 }
 
 TEST(PruneLayers, FindTheBlocksOfKnownNetworks) {
-  // Of nine blocks the two that change sizes compute their skip connection.
-  Model resnet = zoo::build("resnet20-cifar10");
-  EXPECT_EQ(residual_blocks(resnet).size(), 7u);
+  // Two of the nine blocks change sizes: by slices and padding, by a convolution.
+  for (const char* name : {"resnet20-cifar10", "resnet20b-cifar10"}) {
+    SCOPED_TRACE(name);
+    Model resnet = zoo::build(name);
+    EXPECT_EQ(residual_blocks(resnet).size(), 9u);
+  }
+  Model bottlenecks = zoo::build("resnet50");
+  EXPECT_EQ(residual_blocks(bottlenecks).size(), 16u);
   // Attention and MLP of each layer.
   Model gpt = zoo::build("nanogpt{layers=3,heads=2,width=16,context=8}");
   EXPECT_EQ(residual_blocks(gpt).size(), 6u);
+}
+
+TEST(PruneLayers, KeepASkipConnectionThatChangesSizes) {
+  Model model = zoo::build("resnet20b-cifar10");
+  for (ResidualBlock& block : residual_blocks(model)) {
+    if (block.name == "layer2.0") {
+      skip_block(model, block);
+      break;
+    }
+  }
+  EXPECT_EQ(model.find_tensor("layer2.0.conv1.weight"), nullptr);
+  EXPECT_NE(model.find_tensor("layer2.0.downsample.0.weight"), nullptr);
+  verify(model);
+  EXPECT_EQ(model.forward(example_inputs(model))[0].sizes().vec(), (std::vector<int64_t>{2, 10}));
+}
+
+TEST(PruneLayers, ParallelBranchesAreNoSkipConnections) {
+  // As many layers on either side; and two embeddings, of which neither leads around anything.
+  Model model = parse_filled(R"(
+input x : f32[batch,12]
+input tokens : i64[batch]
+parameter a.weight : f32[12,12]
+parameter b.weight : f32[12,12]
+parameter c.weight : f32[12,12]
+parameter d.weight : f32[12,12]
+parameter e.weight : f32[12,12]
+a = aten::linear(x, a.weight) : f32[batch,12]
+b = aten::linear(a, b.weight) : f32[batch,12]
+c = aten::linear(a, c.weight) : f32[batch,12]
+s1 = aten::add.Tensor(b, c) : f32[batch,12]
+d = aten::embedding(d.weight, tokens) : f32[batch,12]
+e = aten::embedding(e.weight, tokens) : f32[batch,12]
+s2 = aten::add.Tensor(d, e) : f32[batch,12]
+return y = s1
+return z = s2
+)");
+  EXPECT_TRUE(residual_blocks(model).empty());
 }
 
 TEST(PruneLayers, RefuseBeforeAnythingIsChanged) {
