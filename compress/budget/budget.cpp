@@ -13,7 +13,8 @@
 namespace compress {
 namespace {
 
-constexpr std::array<std::string_view, 4> kNames = {"macs", "parameters", "bytes", "latency_ms"};
+constexpr std::array<std::string_view, 5> kNames = {"macs", "parameters", "bytes", "latency_ms",
+                                                    "engine_ms"};
 
 class BudgetType final : public OptionType {
  public:
@@ -22,7 +23,7 @@ class BudgetType final : public OptionType {
     if (!json.is_object() || json.size() != 1) {
       problems.add(where, fmt::format("{} is not a budget, which has one limit", json.dump()),
                    R"(write {"macs": 0.5}, {"parameters": 0.5}, {"bytes": "200 KB"} or )"
-                   R"({"latency_ms": 1.5})");
+                   R"({"latency_ms": 1.5} (through the engine: engine_ms))");
       return;
     }
     const std::string key = json.begin().key(), pointer = where + "/" + key;
@@ -34,7 +35,7 @@ class BudgetType final : public OptionType {
       return;
     }
     problems.add(pointer, fmt::format("unknown limit `{}`", key),
-                 "it is macs, parameters, bytes or latency_ms");
+                 "it is macs, parameters, bytes, latency_ms or engine_ms");
   }
 
   Json write(const void* member) const override {
@@ -53,13 +54,16 @@ class BudgetType final : public OptionType {
              {{"macs", share},
               {"parameters", share},
               {"bytes", {{"anyOf", Json::array({amount, size})}}},
-              {"latency_ms", amount}}},
+              {"latency_ms", amount},
+              {"engine_ms", amount}}},
             {"minProperties", 1},
             {"maxProperties", 1},
             {"additionalProperties", false}};
   }
 
-  std::string name() const override { return "{macs} | {parameters} | {bytes} | {latency_ms}"; }
+  std::string name() const override {
+    return "{macs} | {parameters} | {bytes} | {latency_ms} | {engine_ms}";
+  }
 
  private:
   static bool read_amount(const Json& value, const std::string& where, Budget& budget,

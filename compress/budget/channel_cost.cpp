@@ -4,7 +4,9 @@
 
 #include "compress/budget/latency.h"
 #include "compress/budget/macs.h"
+#include "compress/engine/plan.h"
 #include "compress/error.h"
+#include "compress/graph/shapes.h"
 
 #include <c10/core/ScalarType.h>
 
@@ -65,7 +67,7 @@ ChannelCost saving_of(const Model& model, const ChannelGroups& groups, const Cha
 }
 
 double limited_by(Budget::Kind kind, const ChannelCost& cost) {
-  COMPRESS_CHECK(kind != Budget::Kind::kLatency, "a latency is measured, not counted");
+  COMPRESS_CHECK(!Budget{kind}.is_latency(), "a latency is measured, not counted");
   if (kind == Budget::Kind::kParameters) return static_cast<double>(cost.parameters);
   if (kind == Budget::Kind::kBytes) return static_cast<double>(cost.bytes);
   if (cost.macs) return *cost.macs;
@@ -74,10 +76,13 @@ double limited_by(Budget::Kind kind, const ChannelCost& cost) {
 }
 
 double limited_by(Budget::Kind kind, const Model& model) {
-  if (kind == Budget::Kind::kLatency) {
-    LatencyOptions options;
-    options.seconds = 0.2;
-    return measure_latency({&model}, options)[0].median_ms;
+  LatencyOptions latency;
+  latency.seconds = 0.2;
+  if (kind == Budget::Kind::kLatency) return measure_latency({&model}, latency)[0].median_ms;
+  if (kind == Budget::Kind::kEngineLatency) {
+    const std::vector<at::Tensor> inputs = example_inputs(model, latency.batch);
+    Plan planned = plan(model, inputs);
+    return time_in_turns({[&] { planned.run(inputs); }}, latency)[0].median_ms;
   }
   const ChannelGroups groups = analyse(model);
   return limited_by(kind, cost_without(model, groups, groups.none()));

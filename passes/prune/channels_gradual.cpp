@@ -40,7 +40,7 @@ struct PruneChannelsGradualOptions : ChannelOptions {
       problems.add("criterion", "looks at calibration data, of which a training has none",
                    "take one of the others, taylor for example");
     }
-    if (budget.kind == Budget::Kind::kLatency) {
+    if (budget.is_latency()) {
       problems.add("budget", "a latency is not measured while training",
                    "set a budget of macs, parameters or bytes");
     }

@@ -60,17 +60,17 @@ ChannelPruner::ChannelPruner(Model& model, const ChannelOptions& options,
 }
 
 double ChannelPruner::cost(const ChannelGroups& groups, const ChannelSet& set) const {
-  if (options_.budget.kind == Budget::Kind::kLatency) {
+  if (options_.budget.is_latency()) {
     Model trial = model_.clone(false);
     remove(trial, analyse(trial), set);  // the same classes: an analysis depends on the graph alone
-    return limited_by(Budget::Kind::kLatency, trial);
+    return limited_by(options_.budget.kind, trial);
   }
   return limited_by(options_.budget.kind, cost_without(model_, groups, set));
 }
 
 CostMeter ChannelPruner::meter(const ChannelGroups& groups, double progress) const {
-  static constexpr std::array<const char*, 4> kUnits = {"multiply-accumulates", "parameters",
-                                                        "bytes", "milliseconds"};
+  static constexpr std::array<const char*, 5> kUnits = {
+      "multiply-accumulates", "parameters", "bytes", "milliseconds", "milliseconds in the engine"};
   CostMeter meter;
   meter.cost = [this, &groups](const ChannelSet& set) { return cost(groups, set); };
   meter.full = costs_.full;
@@ -128,8 +128,8 @@ void ChannelPruner::report(PassContext& context) const {
   context.count("channels_removed", costs_.removed);
   context.measure("parameters_kept", static_cast<double>(costs.parameters) / costs_.parameters);
   if (costs.macs && costs_.macs > 0) context.measure("macs_kept", *costs.macs / costs_.macs);
-  if (options_.budget.kind == Budget::Kind::kLatency) {
-    context.measure("latency_ms", limited_by(Budget::Kind::kLatency, model_));
+  if (options_.budget.is_latency()) {
+    context.measure("latency_ms", limited_by(options_.budget.kind, model_));
     context.measure("latency_ms_before", costs_.full);
   }
   if (options_.budget.kind == Budget::Kind::kBytes)

@@ -18,7 +18,7 @@ ALLOWED = {
     "zoo": MODEL | {"io"},  # loads a state_dict into an architecture
     "data": MODEL | {"io", "options"},
     "engine": MODEL,
-    "budget": MODEL | {"options", "io"},  # gives pages of mapped weights back
+    "budget": MODEL | {"options", "io", "engine"},  # gives pages of mapped weights back; times plans
     "calibrate": MODEL | {"options"},
     "options": GRAPH,  # selectors know kinds of operators
     "pass": MODEL | {"options", "calibrate", "budget"},
@@ -32,7 +32,7 @@ ALLOWED = {
 # Files that stand directly in compress/, by room.
 TOP_LEVEL = {
     "model": "model", "module": "record", "weight": "weight", "encoding": "weight", "encoding_bits": "weight",
-    "evaluate": "evaluate", "files": "files", "weights_file": "files", "stream": "stream", "version": None, "multiversion": None,
+    "evaluate": "evaluate", "files": "files", "weights_file": "files", "stream": "stream", "version": None, "multiversion": None, "allocator": None,
     "run_state": "pass", "options": "options", "selector": "options", "pass": "pass", "pass_context": "pass", "pass_manager": "pass",
     "recipe": "pass", "registry": "pass", "schema": "pass", "error": None, "json": None,
 }

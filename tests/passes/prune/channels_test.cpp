@@ -3,6 +3,7 @@
 #include "tests/support/channels.h"
 
 #include "compress/data/tensors.h"
+#include "compress/engine/plan.h"
 #include "compress/graph/kept_channels.h"
 #include "compress/train/environment.h"
 #include "compress/zoo/zoo.h"
@@ -46,6 +47,18 @@ TEST(PruneChannels, MeasuresALatency) {
   EXPECT_THAT(refusal("prune.channels{budget={latency_ms=1e-6}}", model),
               HasSubstr("1e-06 milliseconds cannot be reached"));
   EXPECT_EQ(run_pass("prune.channels{budget={latency_ms=1e6}}", model), Change::kNone);
+}
+
+TEST(PruneChannels, MeasuresALatencyOfTheEngine) {
+  Model model = resnet();
+  model.eval();
+  const std::string refused = refusal("prune.channels{budget={engine_ms=1e-6}}", model);
+  if (!has_engine()) {
+    EXPECT_THAT(refused, HasSubstr("oneDNN"));
+    return;
+  }
+  EXPECT_THAT(refused, HasSubstr("1e-06 milliseconds in the engine cannot be reached"));
+  EXPECT_EQ(run_pass("prune.channels{budget={engine_ms=1e6}}", model), Change::kNone);
 }
 
 TEST(PruneChannels, LeavesWhatItWasNotAskedFor) {
