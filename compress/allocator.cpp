@@ -1,3 +1,5 @@
+// What the lathe command asks of glibc and of LibTorch's allocator.
+
 #include "compress/allocator.h"
 
 #include <cstdlib>
