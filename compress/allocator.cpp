@@ -10,13 +10,18 @@
 
 namespace compress {
 
+void use_huge_pages() {
+#ifdef __GLIBC__
+  setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);  // read by LibTorch's allocator
+#endif
+}
+
 // By default glibc hands freed tensors back to the system, and gets new pages one fault at a time.
 void keep_freed_memory() {
 #ifdef __GLIBC__
   constexpr int kMegabyte = 1 << 20;
   mallopt(M_MMAP_THRESHOLD, 256 * kMegabyte);
   mallopt(M_TRIM_THRESHOLD, 1024 * kMegabyte);
-  setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);  // read by LibTorch's allocator
 #endif
 }
 

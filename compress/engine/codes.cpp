@@ -2,6 +2,7 @@
 
 #include "compress/encoding_bits.h"
 #include "compress/engine/lowering.h"
+#include "compress/io/mapped_file.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
@@ -57,6 +58,7 @@ std::optional<Affine> Lowering::integer_weights(const Node& layer, const Grid& s
     return std::nullopt;
   }
   const at::Tensor codes = codes_of(quantized) - quantized.offset();
+  for (const at::Tensor& field : quantized.fields) release_pages(field);
   if (!sums_fit(codes, source)) return std::nullopt;
   Affine affine;
   affine.weight = from_matrix(codes, quantized.sizes, quantized.channel_dim);

@@ -1,6 +1,7 @@
 // What a layer takes along: batch norm, activations, the sum of a residual connection, quantizers.
 
 #include "compress/engine/lowering.h"
+#include "compress/io/mapped_file.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
@@ -198,8 +199,9 @@ Step Lowering::layer_step(const Node& layer, Affine affine, Chain& chain, bool p
     } else {
       std::vector<int64_t> along_channels(static_cast<size_t>(affine.weight.dim()), 1);
       along_channels[0] = channels;
-      affine.weight =
-          (affine.weight.to(at::kDouble) * chain.factor.view(along_channels)).to(at::kFloat);
+      const at::Tensor stored = affine.weight;
+      affine.weight = (stored.to(at::kDouble) * chain.factor.view(along_channels)).to(at::kFloat);
+      release_pages(stored);
     }
     bias = bias * chain.factor + chain.shift;
   }

@@ -9,6 +9,7 @@
 #include "compress/engine/specialize.h"
 #include "compress/error.h"
 #include "compress/graph/dtype_names.h"
+#include "compress/io/mapped_file.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -82,6 +83,16 @@ bool has_isa(dnnl::cpu_isa wanted) {
   return !x86 || (present & bits) == bits;
 }
 
+// Gives up the weights that a kernel has packed for itself, and the pages of the file they are in.
+void drop_weights(Step& step) {
+  const auto drop = [](Affine& affine) {
+    release_pages(affine.weight);
+    affine.weight.reset();
+  };
+  if (auto* convolution = std::get_if<Convolution>(&step.work)) drop(convolution->affine);
+  if (auto* linear = std::get_if<Linear>(&step.work)) drop(linear->affine);
+}
+
 std::string slot_text(const Slot& slot) {
   return fmt::format("{}[{}]", dtype_name(slot.dtype), fmt::join(slot.sizes, ","));
 }
@@ -112,7 +123,7 @@ struct Plan::State {
 };
 
 void Plan::State::build() {
-  for (const Step& step : program.steps) {
+  for (Step& step : program.steps) {
     Executable made;
     if (is_primitive(step)) {
       try {
@@ -131,6 +142,7 @@ void Plan::State::build() {
           static_cast<int64_t>(linear->weight.nbytes() + linear->scales_and_zeros.nbytes());
     }
     executables.push_back(std::move(made));
+    drop_weights(step);
   }
   place();
 }

@@ -92,7 +92,8 @@ void add_usual() {
 }  // namespace compress
 
 int main(int count, char** words) {
-  compress::keep_freed_memory();  // as the lathe command does
+  compress::use_huge_pages();  // as the lathe command does
+  compress::keep_freed_memory();
   benchmark::Initialize(&count, words);
   at::set_num_threads(1);
   for (int i = 1; i < count; ++i) compress::add(words[i]);

@@ -17,8 +17,8 @@ ALLOWED = {
     "record": MODEL,
     "zoo": MODEL | {"io"},  # loads a state_dict into an architecture
     "data": MODEL | {"io", "options"},
-    "engine": MODEL,
-    "budget": MODEL | {"options", "io", "engine"},  # gives pages of mapped weights back; times plans
+    "engine": MODEL | {"io"},  # gives pages of mapped weights back
+    "budget": MODEL | {"options", "io", "engine"},  # the same; times plans
     "calibrate": MODEL | {"options"},
     "options": GRAPH,  # selectors know kinds of operators
     "pass": MODEL | {"options", "calibrate", "budget"},

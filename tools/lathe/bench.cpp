@@ -39,7 +39,7 @@ std::vector<compress::Latency> measure(const std::vector<compress::Model>& model
   std::vector<std::vector<at::Tensor>> inputs;
   for (const compress::Model& model : models) {
     inputs.push_back(compress::example_inputs(model, options.latency.batch));
-    plans.push_back(compress::plan(model, inputs.back(), options.engine.plan()));
+    plans.push_back(options.engine.plan_of(model, inputs.back()));
   }
   std::vector<std::function<void()>> runs;
   std::vector<std::string> names;

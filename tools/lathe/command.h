@@ -62,6 +62,8 @@ struct EngineOptions {
   /// `compute`.
   void check(const ComputeOptions& compute) const;
   compress::PlanOptions plan() const;
+  /// A plan, made in little memory.
+  compress::Plan plan_of(const compress::Model& model, const std::vector<at::Tensor>& inputs) const;
 };
 
 /// An option that may be repeated and takes one value each time, so that the words behind it stay

@@ -1,5 +1,6 @@
 // lathe eval: metrics of a model on a data set.
 
+#include "compress/allocator.h"
 #include "compress/data/spec.h"
 #include "compress/error.h"
 #include "compress/evaluate.h"
@@ -41,6 +42,10 @@ void run(const Options& options) {
   bool plan_is_known = !options.engine.print_plan;
   if (options.engine.engine) {
     evaluate_options.run = [&](const std::vector<at::Tensor>& inputs) {
+      {
+        const compress::ReturnLargeBlocks while_packing;
+        planned.plan_for(inputs);
+      }
       if (!plan_is_known) say("the plan:\n" + planned.plan_for(inputs).text());
       plan_is_known = true;
       return planned.run(inputs);

@@ -114,6 +114,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  compress::use_huge_pages();
   compress::keep_freed_memory();
   try {
     return run(argc, argv);

@@ -80,7 +80,7 @@ std::vector<at::Tensor> outputs_of(const compress::Model& model,
                                    const std::vector<at::Tensor>& inputs,
                                    const EngineOptions& engine) {
   if (!engine.engine) return model.forward(inputs);
-  compress::Plan plan = compress::plan(model, inputs, engine.plan());
+  compress::Plan plan = engine.plan_of(model, inputs);
   if (engine.print_plan) say("the plan:\n" + plan.text());
   return plan.run(inputs);
 }

@@ -2,6 +2,7 @@
 
 #include "tools/lathe/terminal.h"
 
+#include "compress/allocator.h"
 #include "compress/error.h"
 #include "compress/files.h"
 #include "compress/graph/shapes.h"
@@ -105,6 +106,12 @@ compress::PlanOptions EngineOptions::plan() const {
     if (names[i] == precision) options.precision = static_cast<compress::EnginePrecision>(i);
   }
   return options;
+}
+
+compress::Plan EngineOptions::plan_of(const compress::Model& model,
+                                      const std::vector<at::Tensor>& inputs) const {
+  const compress::ReturnLargeBlocks while_packing;
+  return compress::plan(model, inputs, plan());
 }
 
 namespace {
