@@ -3,7 +3,7 @@
 #include "compress/selector.h"
 
 #include "compress/error.h"
-#include "compress/graph/graph.h"
+#include "compress/graph/schema.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -15,10 +15,6 @@
 
 namespace compress {
 namespace {
-
-bool is_one_of(std::string_view word, std::initializer_list<std::string_view> words) {
-  return std::find(words.begin(), words.end(), word) != words.end();
-}
 
 // Matches `c` against the set that starts after `[` at `position`; moves past its `]`.
 bool matches_set(std::string_view glob, size_t& position, char c) {

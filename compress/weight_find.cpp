@@ -19,7 +19,7 @@ struct Slot {
   int64_t output_dim = 0, input_dim = 1;
 };
 
-std::string_view base_op(const Node& node) {
+std::string_view aten_name(const Node& node) {
   std::string_view op = node.op();
   if (!op.starts_with("aten::")) return {};
   op.remove_prefix(6);
@@ -44,7 +44,7 @@ std::vector<Slot> slots(const Node& node) {
       }
     });
   };
-  const std::string_view op = base_op(node);
+  const std::string_view op = aten_name(node);
   switch (operator_kind(node)) {
     case OperatorKind::kConv:
       if (is_transposed(node, op)) {

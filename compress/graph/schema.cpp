@@ -133,6 +133,15 @@ std::string base_name(const std::string& op) {
   return op.substr(start, op.find('.', start) - start);
 }
 
+std::string_view base_op(const Node& node) {
+  const std::string_view op = node.op();
+  return op.substr(0, op.find('.'));
+}
+
+bool is_one_of(std::string_view word, std::initializer_list<std::string_view> words) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
 bool has_side_effect(const Node& node) {
   if (node.schema() == nullptr) return !node.op().starts_with("scalar::");
   if (node.op() == "aten::batch_norm" || node.op() == "aten::instance_norm") {

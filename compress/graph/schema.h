@@ -4,9 +4,11 @@
 
 #include "compress/graph/graph.h"
 
+#include <initializer_list>
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace compress {
@@ -29,6 +31,11 @@ bool returns_list(const c10::FunctionSchema& schema);
 
 /// `conv2d` of `aten::conv2d`, `add` of `aten::add.Tensor`.
 std::string base_name(const std::string& op);
+
+/// `aten::add` of a call of `aten::add.Tensor`.
+std::string_view base_op(const Node& node);
+
+bool is_one_of(std::string_view word, std::initializer_list<std::string_view> words);
 
 /// Whether a node does more than compute its outputs: an in-place operator, or batch norm in
 /// training mode, which updates its running statistics.

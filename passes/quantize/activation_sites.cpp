@@ -2,6 +2,7 @@
 
 #include "passes/quantize/activation_sites.h"
 
+#include "compress/graph/schema.h"
 #include "compress/selector.h"
 
 #include <algorithm>
@@ -11,15 +12,6 @@
 
 namespace compress {
 namespace {
-
-std::string_view base_op(const Node& node) {
-  std::string_view op = node.op();
-  return op.substr(0, op.find('.'));
-}
-
-bool is_one_of(std::string_view op, std::initializer_list<std::string_view> names) {
-  return std::find(names.begin(), names.end(), op) != names.end();
-}
 
 bool pads_with_zeros(const Node& node) {
   if (node.has_argument("mode") && node.argument("mode") != Argument("constant")) return false;

@@ -2,6 +2,7 @@
 
 #include "passes/quantize/layer_pairs.h"
 
+#include "compress/graph/schema.h"
 #include "passes/batch_norm_node.h"
 #include "passes/layer_bias.h"
 #include "passes/quantize/activation_sites.h"
@@ -15,24 +16,20 @@
 namespace compress {
 namespace {
 
-bool is_one_of(std::string_view op, std::initializer_list<std::string_view> names) {
-  return std::find(names.begin(), names.end(), op.substr(0, op.find('.'))) != names.end();
-}
-
 bool is_relu(const Node& node) { return node.op() == "aten::relu"; }
 
 // Whether f(s x) = s f(x) for each channel and s > 0, whatever the dimension of channels.
 bool is_homogeneous(const Node& node) {
   if (node.op() == "aten::dropout") return node.argument("train") == Argument(false);
-  return is_one_of(node.op(),
+  return is_one_of(base_op(node),
                    {"aten::relu", "aten::leaky_relu", "aten::contiguous", "aten::clone"});
 }
 
 // The same for outputs of a convolution only.
 bool is_pooling(const Node& node) {
-  return is_one_of(node.op(), {"aten::max_pool1d", "aten::max_pool2d", "aten::avg_pool1d",
-                               "aten::avg_pool2d", "aten::adaptive_avg_pool1d",
-                               "aten::adaptive_avg_pool2d", "aten::adaptive_max_pool2d"});
+  return is_one_of(base_op(node), {"aten::max_pool1d", "aten::max_pool2d", "aten::avg_pool1d",
+                                   "aten::avg_pool2d", "aten::adaptive_avg_pool1d",
+                                   "aten::adaptive_avg_pool2d", "aten::adaptive_max_pool2d"});
 }
 
 // Whether all dimensions behind the channels become one with them, or vanish.

@@ -7,6 +7,7 @@
 
 #include "compress/train/training_pass.h"
 #include "compress/weight.h"
+#include "passes/quantize/activation_sites.h"
 #include "passes/quantize/learned_step.h"
 
 #include <ATen/core/Tensor.h>
@@ -282,16 +283,10 @@ class LsqHook final : public TrainingHook {
   static void make_static(Model& model, Node* rounding) {
     const std::vector<Argument>& arguments = rounding->arguments();
     const double step = model.tensor(arguments[1].value()->name()).item<double>();
-    Node* fixed =
-        model.graph().insert(rounding, {"aten::fake_quantize_per_tensor_affine",
-                                        {arguments[0].value()->producer()->arguments()[0].value(),
-                                         step, int64_t{0}, arguments[3], arguments[4]},
-                                        {},
-                                        {},
-                                        1,
-                                        rounding->module_path});
-    fixed->output()->type = rounding->output()->type;
-    model.graph().replace_uses(rounding->output(), fixed->output());
+    Value* fixed = fake_quantize(
+        model.graph(), rounding, arguments[0].value()->producer()->arguments()[0].value(),
+        {step, 0, std::get<int64_t>(arguments[3].data()), std::get<int64_t>(arguments[4].data())});
+    model.graph().replace_uses(rounding->output(), fixed);
     model.graph().erase(rounding);
   }
 

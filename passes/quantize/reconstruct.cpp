@@ -6,6 +6,7 @@
 #include "compress/calibrate/walk.h"
 #include "compress/graph/extract.h"
 #include "compress/graph/interpreter.h"
+#include "passes/quantize/activation_sites.h"
 #include "passes/quantize/quantized_weights.h"
 #include "passes/quantize/round_to_nearest.h"
 #include "passes/quantize/unit_trainer.h"
@@ -304,22 +305,17 @@ class Reconstructor {
   void round_activation(const RoundedActivation& activation, double step) {
     Graph& graph = model_.graph();
     Value* value = graph.find(activation.value);
-    Node* rounding = nullptr;
+    Value* rounding = nullptr;
     for (const std::string& output : activation.layers) {
       Node* layer = graph.find(output)->producer();
       if (rounding == nullptr) {
-        rounding = graph.insert(
-            layer, {"aten::fake_quantize_per_tensor_affine",
-                    {value, step, activation.zero_point, 0, (int64_t{1} << activation.bits) - 1},
-                    {},
-                    {},
-                    1,
-                    layer->module_path});
-        rounding->output()->type = value->type;
+        rounding =
+            fake_quantize(graph, layer, value,
+                          {step, activation.zero_point, 0, (int64_t{1} << activation.bits) - 1});
       }
       for (size_t i = 0; i < layer->arguments().size(); ++i) {
         if (layer->arguments()[i].value() == value) {
-          graph.set_argument(layer, i, rounding->output());
+          graph.set_argument(layer, i, rounding);
         }
       }
     }

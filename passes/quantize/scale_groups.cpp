@@ -4,6 +4,7 @@
 
 #include "compress/calibrate/layer_input.h"
 #include "compress/error.h"
+#include "compress/graph/schema.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
@@ -19,10 +20,6 @@
 
 namespace compress {
 namespace {
-
-bool is_one_of(std::string_view op, std::initializer_list<std::string_view> ops) {
-  return std::find(ops.begin(), ops.end(), op) != ops.end();
-}
 
 std::optional<std::vector<int64_t>> sizes_of(const Value* value) {
   if (value == nullptr || !value->type.sizes) return std::nullopt;

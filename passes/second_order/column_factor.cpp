@@ -11,7 +11,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 #include <utility>
 
@@ -33,7 +32,7 @@ std::vector<int64_t> falling_diagonal_order(const at::Tensor& gram) {
 }
 
 ColumnFactor::ColumnFactor(const at::Tensor& gram, std::vector<int64_t> order, double damping)
-    : order_(std::move(order)), damping_(damping) {
+    : order_(std::move(order)), damping_(gram, damping) {
   COMPRESS_CHECK(gram.scalar_type() == at::kDouble && gram.dim() == 2 && gram.is_contiguous() &&
                      gram.size(0) == gram.size(1) && gram.size(0) == columns(),
                  "a Gram matrix is double and square");
@@ -42,24 +41,12 @@ ColumnFactor::ColumnFactor(const at::Tensor& gram, std::vector<int64_t> order, d
   for (int64_t i = 0; i < columns(); ++i) {
     if (elements[i * stride] == 0) dead_.push_back(i);
   }
-  while (!factor(gram)) {
-    if (!std::isfinite(gram.sum().item<double>()) || damping_ > 1e6) {
-      throw Error(ErrorCode::kRunFailed,
-                  "the inputs of the layer are not finite on calibration data", "",
-                  "look for NaN or infinite elements in the data and in the weights before it");
-    }
-    damping_ = std::max(10 * damping_, 1e-6);
-  }
+  while (!factor(gram)) damping_.raise();
 }
 
 bool ColumnFactor::factor(const at::Tensor& gram) {
   const int64_t size = columns();
   const double* elements = gram.const_data_ptr<double>();
-  double mean = 0;
-  for (int64_t i = 0; i < size; ++i) mean += elements[i * (size + 1)];
-  const auto alive = static_cast<double>(size - static_cast<int64_t>(dead_.size()));
-  mean = alive > 0 ? mean / alive : 1;
-
   CholeskyFactor reversed(size);
   at::parallel_for(0, size, std::max<int64_t>(1, (1 << 16) / size),
                    [&](int64_t begin, int64_t end) {
@@ -68,8 +55,7 @@ bool ColumnFactor::factor(const at::Tensor& gram) {
                        for (int64_t i = 0; i <= column; ++i)
                          reversed.at(i, column) = row[order_[size - 1 - i]];
                        double& diagonal = reversed.at(column, column);
-                       if (diagonal == 0) diagonal = mean;
-                       diagonal += damping_ * mean;
+                       diagonal = damping_(diagonal);
                      }
                    });
   if (!reversed.factor()) return false;

@@ -12,6 +12,7 @@
 
 #pragma once
 
+#include "passes/second_order/damping.h"
 #include "passes/second_order/panel_product.h"
 
 #include <ATen/core/Tensor.h>
@@ -38,7 +39,7 @@ class ColumnFactor {
     return panel(i / kPanelColumns)[j * kPanelColumns + i % kPanelColumns];
   }
   /// The share of the mean diagonal that was added to the diagonal.
-  double damping() const { return damping_; }
+  double damping() const { return damping_.share(); }
   /// Columns whose inputs are always zero, in the order of the Gram matrix.
   const std::vector<int64_t>& dead() const { return dead_; }
 
@@ -54,7 +55,7 @@ class ColumnFactor {
   std::vector<int64_t> order_, dead_;
   std::vector<double> pivots_;
   std::vector<float> panels_;
-  double damping_;
+  Damping damping_;
 };
 
 /// 0, 1, ... `columns` - 1.

@@ -6,6 +6,7 @@
 #include "compress/error.h"
 #include "compress/multiversion.h"
 #include "passes/second_order/cholesky.h"
+#include "passes/second_order/damping.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -32,36 +33,22 @@ constexpr double kNever = std::numeric_limits<double>::infinity();
 // The damped Gram matrix of one group and its inverse, [size][size] each.
 class DampedGram {
  public:
-  DampedGram(const at::Tensor& gram, double damping) : size_(gram.size(0)), damping_(damping) {
-    const double* elements = gram.const_data_ptr<double>();
-    double mean = 0;
-    int64_t alive = 0;
-    for (int64_t i = 0; i < size_; ++i) {
-      mean += elements[i * (size_ + 1)];
-      alive += elements[i * (size_ + 1)] > 0;
-    }
-    mean = alive > 0 ? mean / static_cast<double>(alive) : 1;
-    while (!invert(elements, mean)) {
-      if (!std::isfinite(mean) || damping_ > 1e6) {
-        throw Error(ErrorCode::kRunFailed,
-                    "the inputs of the layer are not finite on calibration data", "",
-                    "look for NaN or infinite elements in the data and in the weights before it");
-      }
-      damping_ = std::max(10 * damping_, 1e-6);
-    }
+  DampedGram(const at::Tensor& gram, double damping)
+      : size_(gram.size(0)), damping_(gram, damping) {
+    while (!invert(gram.const_data_ptr<double>())) damping_.raise();
   }
   int64_t size() const { return size_; }
-  double damping() const { return damping_; }
+  double damping() const { return damping_.share(); }
   double at(int64_t i, int64_t j) const { return matrix_[i * size_ + j]; }
   const std::vector<double>& inverse() const { return inverse_; }
 
  private:
-  bool invert(const double* elements, double mean) {
+  bool invert(const double* elements) {
     matrix_.assign(elements, elements + size_ * size_);
     CholeskyFactor factor(size_);
     for (int64_t i = 0; i < size_; ++i) {
       double& diagonal = matrix_[i * (size_ + 1)];
-      diagonal = (diagonal == 0 ? mean : diagonal) + damping_ * mean;
+      diagonal = damping_(diagonal);
       for (int64_t j = i; j < size_; ++j) factor.at(i, j) = matrix_[i * size_ + j];
     }
     if (!factor.factor()) return false;
@@ -76,7 +63,7 @@ class DampedGram {
   }
 
   int64_t size_;
-  double damping_;
+  Damping damping_;
   std::vector<double> matrix_, inverse_;
 };
 
