@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <numeric>
+#include <utility>
 
 namespace compress {
 

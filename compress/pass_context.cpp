@@ -7,6 +7,8 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 
+#include <utility>
+
 namespace compress {
 namespace {
 

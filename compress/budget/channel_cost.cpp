@@ -20,6 +20,23 @@ ChannelCost operator-(const ChannelCost& a, const ChannelCost& b) {
   return difference;
 }
 
+namespace {
+
+// Of the tensor of rows that a slice in steps becomes when channels between its rows go.
+int64_t index_bytes(const ChannelGroups& groups, const ChannelSet& set, const Node& node) {
+  const Value* input = node.arguments()[0].value();
+  const auto* step = std::get_if<int64_t>(&node.argument("step").data());
+  const auto* dim = std::get_if<int64_t>(&node.argument("dim").data());
+  if (input == nullptr || step == nullptr || *step == 1 || dim == nullptr) return 0;
+  const int64_t along = *dim < 0 ? *dim + groups.rank(input) : *dim;
+  if (along < 0 || along >= groups.rank(input)) return 0;
+  const auto& classes = groups.classes(input, along);
+  if (groups.left(set, input, along) == static_cast<int64_t>(classes.size())) return 0;
+  return groups.left(set, node.output(), along) * static_cast<int64_t>(sizeof(int64_t));
+}
+
+}  // namespace
+
 ChannelCost cost_without(const Model& model, const ChannelGroups& groups, const ChannelSet& set) {
   const SizesOf sizes_of = [&](const Value* value) -> std::optional<std::vector<int64_t>> {
     std::vector<int64_t> sizes;
@@ -39,6 +56,9 @@ ChannelCost cost_without(const Model& model, const ChannelGroups& groups, const 
     } else if (dtype) {
       cost.bytes += elements * static_cast<int64_t>(c10::elementSize(*dtype));
     }
+  }
+  for (const Node& node : model.graph().nodes()) {
+    if (node.op() == "aten::slice.Tensor") cost.bytes += index_bytes(groups, set, node);
   }
   double samples = 1;
   for (const Value* input : model.graph().inputs()) {

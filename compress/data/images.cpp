@@ -12,6 +12,7 @@
 #include <cctype>
 #include <cstring>
 #include <map>
+#include <optional>
 
 namespace compress {
 namespace {

@@ -83,6 +83,11 @@ void combine(RuleCall& call) {
   call.give(std::move(result));
 }
 
+void masked_fill(RuleCall& call) {
+  if (argument_is_nonzero(call, "value")) return combine<Zero::kNever>(call);
+  combine<Zero::kFirst>(call);
+}
+
 // The operand that shifts (`codes >> [0, 4]`) decides what the bits mean: it stays whole.
 void bit_shift(RuleCall& call) {
   if (call.is_tensor("other")) call.freeze(call.operand("other"), "says by how much to shift");
@@ -226,9 +231,10 @@ void add_elementwise_rules(ChannelRules& rules) {
     rules[op] = combine<Zero::kAny>;
   }
   for (const char* op : {"div.Tensor", "div.Tensor_mode", "divide.Tensor", "true_divide.Tensor",
-                         "floor_divide", "remainder.Tensor", "fmod.Tensor", "masked_fill.Scalar"}) {
+                         "floor_divide", "remainder.Tensor", "fmod.Tensor"}) {
     rules[op] = combine<Zero::kFirst>;
   }
+  rules["masked_fill.Scalar"] = masked_fill;
   for (const char* op : {"eq.Tensor",         "ne.Tensor",   "ge.Tensor",
                          "gt.Tensor",         "le.Tensor",   "lt.Tensor",
                          "logical_or",        "logical_xor", "bitwise_xor.Tensor",

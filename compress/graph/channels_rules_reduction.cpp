@@ -64,6 +64,19 @@ void choose(RuleCall& call) {
   for (size_t i = 0; i < call.results(); ++i) call.give(result, i);
 }
 
+// A norm of negative order is ruled by the smallest element.
+void norm(RuleCall& call) {
+  for (const char* name : {"ord", "p"}) {
+    const std::optional<size_t> index = call.node.argument_index(name);
+    if (!index) continue;
+    const auto& order = call.node.arguments()[*index].data();
+    const auto* whole = std::get_if<int64_t>(&order);
+    const auto* real = std::get_if<double>(&order);
+    if ((whole != nullptr && *whole < 0) || (real != nullptr && *real < 0)) return choose(call);
+  }
+  sum(call);
+}
+
 // A dimension that stays but mixes its elements.
 void along(RuleCall& call) {
   TensorChannels result = call.operand(size_t{0});
@@ -107,9 +120,9 @@ void neighbourhood(RuleCall& call) {
 }  // namespace
 
 void add_reduction_rules(ChannelRules& rules) {
-  for (const char* op :
-       {"sum", "nansum", "linalg_vector_norm", "norm.ScalarOpt_dim", "norm.ScalarOpt_dim_dtype"}) {
-    rules[op] = sum;
+  for (const char* op : {"sum", "nansum"}) rules[op] = sum;
+  for (const char* op : {"linalg_vector_norm", "norm.ScalarOpt_dim", "norm.ScalarOpt_dim_dtype"}) {
+    rules[op] = norm;
   }
   for (const char* op : {"mean", "var", "std", "var_mean", "std_mean"}) rules[op] = average;
   for (const char* op :

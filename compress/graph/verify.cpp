@@ -15,6 +15,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <exception>
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>

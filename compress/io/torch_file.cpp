@@ -14,6 +14,7 @@
 #include <fmt/format.h>
 
 #include <unordered_map>
+#include <utility>
 
 namespace compress {
 namespace {

@@ -26,6 +26,7 @@ void check_hooks(const Model& model, const std::vector<Step>& during, Problems& 
   for (size_t i = 0; i < during.size(); ++i) {
     const std::string where = fmt::format("{}/during/{}", problems.prefix(), i);
     const std::unique_ptr<AnyOptions> options = during[i].options->clone();
+    const size_t before = problems.size();
     for (const Field& field : options->fields()) {
       if (field.selector() == nullptr) continue;
       try {
@@ -34,6 +35,7 @@ void check_hooks(const Model& model, const std::vector<Step>& during, Problems& 
         problems.add(nothing);
       }
     }
+    if (problems.size() > before) continue;  // a pass with nothing selected is no use to ask
     try {
       during[i].pass->check_any(model, *during[i].options);
     } catch (const Error& refusal) {

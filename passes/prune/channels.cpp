@@ -61,6 +61,7 @@ class PruneChannels final : public PassWith<PruneChannelsOptions> {
 
   Change run(Model& model, const Options& options, PassContext& context) const override {
     ChannelPruner pruner(model, options);
+    pruner.require_reachable();
     std::optional<Model> original;
     if (options.compensate != Compensation::kNone) {
       context.calibration();  // refuses before anything is changed

@@ -35,6 +35,7 @@ struct PruneChannelsGradualOptions : ChannelOptions {
   }
 
   void validate(Problems& problems) const {
+    ChannelOptions::validate(problems);
     if (end >= 0 && end < begin) problems.add("end", "lies before `begin`");
     if (needs_activations(criterion)) {
       problems.add("criterion", "looks at calibration data, of which a training has none",
@@ -56,17 +57,16 @@ class ChannelsHook final : public TrainingHook {
   void attach(Training& training) override { pruner_.emplace(training.model, options_); }
 
   void restore(Training& training, const State& state) override {
-    pruner_.emplace(training.model, options_, ChannelPruner::Costs::from(state.at("costs")));
-    round_ = state.at("round").item<int64_t>();
     State scores = state;
-    scores.erase("costs");
+    pruner_.emplace(training.model, options_, ChannelPruner::Costs::from(scores));
+    round_ = state.at("round").item<int64_t>();
     scores.erase("round");
     scores_.restore(scores);
   }
 
   State state() const override {
     State state = scores_.state();
-    state["costs"] = pruner_->costs().tensor();
+    state.merge(pruner_->costs().state());
     state["round"] = at::tensor(round_, at::kLong);
     return state;
   }
@@ -135,6 +135,10 @@ class PruneChannelsGradual final : public TrainingPassWith<PruneChannelsGradualO
       Locality::kModel,
       "Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023; the schedule is that of "
       "Zhu and Gupta, ICLR Workshop 2018"};
+
+  void check(const Model& model, const Options& options) const override {
+    require_reachable_share(model, options);
+  }
 
   std::unique_ptr<TrainingHook> hook(const Options& options) const override {
     return std::make_unique<ChannelsHook>(options);

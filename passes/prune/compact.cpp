@@ -2,9 +2,10 @@
 //
 // Where all weights that read a channel are zero, by a mask or by themselves, what the channel
 // holds makes no difference, and it goes with everything that only it needs. A channel that is
-// silent because the weights, biases and norms that make it are zero goes, too, if a run on random
-// inputs confirms that the outputs stay (behind a sigmoid a zero is heard). Masks themselves stay
-// where single weights of a channel are left.
+// silent because the weights, biases and norms that make it are zero goes, too. Either has to be
+// confirmed by a run on random inputs whose outputs stay: not only weights read channels (a sum
+// does), and behind a sigmoid a zero is heard. Masks themselves stay where single weights of a
+// channel are left.
 
 #include "compress/graph/compact.h"
 
@@ -143,26 +144,21 @@ class PruneCompact final : public PassWith<PruneCompactOptions> {
       const bool added = groups.add(to, groups.groups()[g].units[u]);
       return int64_t{added};
     };
-    for (size_t g = 0; g < eligible.size(); ++g) {
-      for (size_t u = 0; eligible[g] && u < unheard[g].size(); ++u) {
-        if (unheard[g][u]) count += add(g, u, set);
-      }
-    }
     std::optional<OutputCheck> check;
-    for (size_t g = 0; g < eligible.size(); ++g) {
-      if (!eligible[g] || std::find(silent[g].begin(), silent[g].end(), true) == silent[g].end()) {
-        continue;
+    // The two kinds apart: where one is heard all the same, the other may still go.
+    for (const auto* dead : {&unheard, &silent}) {
+      for (size_t g = 0; g < eligible.size(); ++g) {
+        ChannelSet with = set;
+        int64_t more = 0;
+        for (size_t u = 0; eligible[g] && u < (*dead)[g].size(); ++u) {
+          if ((*dead)[g][u]) more += add(g, u, with);
+        }
+        if (more == 0) continue;
+        if (!check) check.emplace(model, context.generator("inputs"));
+        if (!check->holds_without(model, with)) continue;
+        set = std::move(with);
+        count += more;
       }
-      ChannelSet with = set;
-      int64_t more = 0;
-      for (size_t u = 0; u < silent[g].size(); ++u) {
-        if (silent[g][u] && !unheard[g][u]) more += add(g, u, with);
-      }
-      if (more == 0) continue;
-      if (!check) check.emplace(model, context.generator("inputs"));
-      if (!check->holds_without(model, with)) continue;
-      set = std::move(with);
-      count += more;
     }
     if (count > 0) remove(model, groups, set);
     return count;

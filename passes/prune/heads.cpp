@@ -12,6 +12,9 @@
 #include "passes/structured/unit_index.h"
 
 #include <algorithm>
+#include <cmath>
+#include <set>
+#include <string_view>
 
 namespace compress {
 
@@ -40,6 +43,40 @@ struct PruneHeadsOptions {
 
 namespace {
 
+bool is_along_last(const Node& softmax, int64_t rank) {
+  const auto* dim = std::get_if<int64_t>(&softmax.argument("dim").data());
+  return dim != nullptr && (*dim == -1 || *dim == rank - 1);
+}
+
+// Whether the value is a product of two computed ones, scaled, masked or seen in another form: what
+// a query gives with a key. Behind a layer with weights it is none.
+bool comes_from_product(const Value* value) {
+  static const std::set<std::string_view> kProducts = {"matmul", "bmm", "baddbmm", "einsum"};
+  std::vector<const Value*> open = {value};
+  std::set<const Value*> seen;
+  while (!open.empty()) {
+    const Node* node = open.back()->producer();
+    open.pop_back();
+    if (node == nullptr) continue;
+    std::vector<const Value*> operands;
+    for (const Argument& argument : node->arguments()) {
+      argument.each_value([&](const Value* operand) {
+        if (operand->kind() == ValueKind::kTensor) operands.push_back(operand);
+      });
+    }
+    const bool weighted = std::any_of(operands.begin(), operands.end(), [](const Value* operand) {
+      return operand->is_named_tensor();
+    });
+    if (kProducts.contains(base_name(node->op())) && !weighted) return true;
+    const OperatorKind kind = operator_kind(*node);
+    if (kind == OperatorKind::kConv || kind == OperatorKind::kLinear) continue;
+    for (const Value* operand : operands) {
+      if (seen.insert(operand).second) open.push_back(operand);
+    }
+  }
+  return false;
+}
+
 // Which groups are heads.
 std::vector<bool> head_groups(const Model& model, const ChannelGroups& groups) {
   const UnitIndex units(groups);
@@ -48,6 +85,11 @@ std::vector<bool> head_groups(const Model& model, const ChannelGroups& groups) {
     const std::string name = base_name(node.op());
     if (name != "softmax" && name != "_softmax" && name != "scaled_dot_product_attention") continue;
     const Value* scores = node.arguments()[0].value();
+    if (scores == nullptr) continue;
+    if (name != "scaled_dot_product_attention" &&
+        (!is_along_last(node, groups.rank(scores)) || !comes_from_product(scores))) {
+      continue;
+    }
     for (int64_t d = 0; scores != nullptr && d + 2 < groups.rank(scores); ++d) {
       for (const ChannelClass channel : groups.classes(scores, d)) {
         for (const UnitIndex::Place& place : units.of(channel)) is_head[place.group] = true;
@@ -98,8 +140,11 @@ class PruneHeads final : public PassWith<PruneHeadsOptions> {
     const auto all = static_cast<double>(units.size());
     const ChannelOrder order(groups, data_free_scores(model, groups, channels, context), eligible,
                              channels);
-    const CostMeter meter{[&](const ChannelSet& set) { return static_cast<double>(left(set)); },
-                          all, all * (1 - options.share), "heads"};
+    const auto heads_left = [&](const ChannelSet& set) { return static_cast<double>(left(set)); };
+    // Rounded down to whole heads, but for what a product of decimals is off.
+    const double asked = std::ceil(all * (1 - options.share) - 1e-9);
+    const double target = std::max(asked, heads_left(order.first(order.size())));
+    const CostMeter meter{heads_left, all, target, target, "heads"};
     const ChannelSet set = choose_channels(order, meter);
     const auto removed = static_cast<int64_t>(units.size()) - left(set);
     remove(model, groups, set);

@@ -66,6 +66,60 @@ double relative_difference(const std::vector<at::Tensor>& a, const std::vector<a
   return difference / std::max(energy, std::numeric_limits<double>::min());
 }
 
+// The blocks of the model as it was, by the names of their values: which they are does not depend
+// on the order in which they go.
+class Blocks {
+ public:
+  Blocks(Model& model, const std::vector<std::string>& keep) {
+    std::vector<bool> matched(keep.size(), false);
+    for (const ResidualBlock& block : residual_blocks(model)) {
+      bool stays = false;
+      for (size_t i = 0; i < keep.size(); ++i) {
+        if (!matches_glob(keep[i], block.name)) continue;
+        stays = matched[i] = true;
+      }
+      if (!stays) entries_.push_back({block.sum->output()->name(), block.skip->name(), block.name});
+    }
+    for (size_t i = 0; i < keep.size(); ++i) {
+      if (matched[i]) continue;
+      throw Error(ErrorCode::kInvalidArgument, fmt::format("`{}` matches no block", keep[i]),
+                  fmt::format("keep/{}", i), "blocks are named like `layer1.0`");
+    }
+  }
+
+  /// Those that `model`, which the blocks were found in or a clone of it, still has.
+  std::vector<ResidualBlock> left(Model& model) const {
+    std::vector<ResidualBlock> blocks;
+    for (const Entry& entry : entries_) {
+      Value* sum = model.graph().find(entry.sum);
+      if (sum == nullptr) continue;
+      blocks.push_back({sum->producer(), model.graph().find(now_called(entry.skip)), entry.name});
+    }
+    return blocks;
+  }
+
+  /// Leaves out one of `left`.
+  void skip(Model& model, const ResidualBlock& block) {
+    instead_[block.sum->output()->name()] = block.skip->name();
+    skip_block(model, block);
+  }
+
+ private:
+  struct Entry {
+    std::string sum, skip, name;
+  };
+  // A block's skip connection may begin with the sum of one that has gone.
+  std::string now_called(std::string name) const {
+    for (auto found = instead_.find(name); found != instead_.end(); found = instead_.find(name)) {
+      name = found->second;
+    }
+    return name;
+  }
+
+  std::vector<Entry> entries_;
+  std::map<std::string, std::string> instead_;
+};
+
 // The same block in a clone of the model.
 void skip_in(Model& clone, const ResidualBlock& block) {
   ResidualBlock same;
@@ -136,13 +190,14 @@ class PruneLayers final : public PassWith<PruneLayersOptions> {
     const c10::NoGradGuard no_grad;
     const double full = limited_by(options.budget.kind, model);
     const double target = options.budget.amount * (options.budget.is_share() ? full : 1);
-    require_reachable(model, options, full, target);
+    Blocks blocks_of_model(model, options.keep);
+    require_reachable(model, blocks_of_model, options, full, target);
     const std::vector<at::Tensor> wanted = outputs(model, context.calibration());
     int64_t removed = 0;
     double now = full;
     std::vector<std::string> order;  // the least first
     while (now > target) {
-      const std::vector<ResidualBlock> blocks = removable(model, options);
+      const std::vector<ResidualBlock> blocks = blocks_of_model.left(model);
       if (options.criterion == BlockCriterion::kOutput) {
         order = ordered(blocks, output_scores(model, blocks, wanted, context));
       } else if (removed == 0) {  // judged once
@@ -151,7 +206,7 @@ class PruneLayers final : public PassWith<PruneLayersOptions> {
       const ResidualBlock* least = first_left(order, blocks);
       if (!context.begin(least->name)) break;
       context.message(fmt::format("{} is left out", least->name));
-      skip_block(model, *least);
+      blocks_of_model.skip(model, *least);
       ++removed;
       now = limited_by(options.budget.kind, model);
     }
@@ -164,15 +219,6 @@ class PruneLayers final : public PassWith<PruneLayersOptions> {
   }
 
  private:
-  static std::vector<ResidualBlock> removable(Model& model, const Options& options) {
-    std::vector<ResidualBlock> blocks = residual_blocks(model);
-    std::erase_if(blocks, [&](const ResidualBlock& block) {
-      return std::any_of(options.keep.begin(), options.keep.end(),
-                         [&](const std::string& glob) { return matches_glob(glob, block.name); });
-    });
-    return blocks;
-  }
-
   // The first of `order` that is there: with a block go those inside of it.
   static const ResidualBlock* first_left(const std::vector<std::string>& order,
                                          const std::vector<ResidualBlock>& blocks) {
@@ -198,18 +244,17 @@ class PruneLayers final : public PassWith<PruneLayersOptions> {
   }
 
   // Before anything is changed.
-  static void require_reachable(const Model& model, const Options& options, double full,
-                                double target) {
+  static void require_reachable(const Model& model, Blocks blocks, const Options& options,
+                                double full, double target) {
     Model bare = model.clone(false);
-    const size_t count = removable(bare, options).size();
+    const size_t count = blocks.left(bare).size();
     if (count == 0) {
       throw Error(
           ErrorCode::kInvalidArgument, "the model has no residual block that can be left out",
           options.keep.empty() ? "" : "keep", "a block is what a skip connection leads around");
     }
-    for (auto blocks = removable(bare, options); !blocks.empty();
-         blocks = removable(bare, options)) {
-      skip_block(bare, blocks.back());
+    for (auto left = blocks.left(bare); !left.empty(); left = blocks.left(bare)) {
+      blocks.skip(bare, left.back());
     }
     const double least = limited_by(options.budget.kind, bare);
     if (least <= target) return;

@@ -16,6 +16,7 @@
 
 #include <cmath>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -59,6 +60,24 @@ ChannelOptions channel_options(const PruneSlimmingOptions& options) {
   return channels;
 }
 
+std::vector<at::Tensor> scales(const Model& model) {
+  std::vector<at::Tensor> all;
+  std::set<const Value*> known;  // a norm may be used several times
+  for (const Node& node : model.graph().nodes()) {
+    if (!is_batch_norm(node)) continue;
+    const Value* value = norm_value(node, "weight");
+    if (value == nullptr || !value->is_named_tensor() || !known.insert(value).second) continue;
+    all.push_back(model.tensor(value->name()));
+  }
+  return all;
+}
+
+void require_scales(const Model& model) {
+  if (!scales(model).empty()) return;
+  throw Error(ErrorCode::kInvalidArgument, "the model has no batch norm with a scale", {},
+              "slim before batch norms are folded, or take prune.channels_gradual");
+}
+
 class SlimmingHook final : public TrainingHook {
  public:
   explicit SlimmingHook(const PruneSlimmingOptions& options)
@@ -70,12 +89,15 @@ class SlimmingHook final : public TrainingHook {
   }
 
   void restore(Training& training, const State& state) override {
-    pruner_.emplace(training.model, channels_, ChannelPruner::Costs::from(state.at("costs")));
+    State costs = state;
+    pruner_.emplace(training.model, channels_, ChannelPruner::Costs::from(costs));
     done_ = state.at("done").item<int64_t>() != 0;
   }
 
   State state() const override {
-    return {{"costs", pruner_->costs().tensor()}, {"done", at::tensor(int64_t{done_}, at::kLong)}};
+    State state = pruner_->costs().state();
+    state["done"] = at::tensor(int64_t{done_}, at::kLong);
+    return state;
   }
 
   void after_backward(Training& training) override {
@@ -98,22 +120,6 @@ class SlimmingHook final : public TrainingHook {
   }
 
  private:
-  static std::vector<at::Tensor> scales(const Model& model) {
-    std::vector<at::Tensor> all;
-    for (const Node& node : model.graph().nodes()) {
-      if (!is_batch_norm(node)) continue;
-      const Value* value = norm_value(node, "weight");
-      if (value != nullptr && value->is_named_tensor()) all.push_back(model.tensor(value->name()));
-    }
-    return all;
-  }
-
-  static void require_scales(const Model& model) {
-    if (!scales(model).empty()) return;
-    throw Error(ErrorCode::kInvalidArgument, "the model has no batch norm with a scale", {},
-                "slim before batch norms are folded, or take prune.channels_gradual");
-  }
-
   void cut(Training& training) {
     done_ = true;
     cut_in_training(training, *pruner_, 1, [&](const ChannelGroups& groups) {
@@ -138,6 +144,11 @@ class PruneSlimming final : public TrainingPassWith<PruneSlimmingOptions> {
       Keeps::kDtypes,
       Locality::kModel,
       "Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017"};
+
+  void check(const Model& model, const Options& options) const override {
+    if (!model.is_tensor_set()) require_scales(model);
+    require_reachable_share(model, channel_options(options));
+  }
 
   std::unique_ptr<TrainingHook> hook(const Options& options) const override {
     return std::make_unique<SlimmingHook>(options);

@@ -15,6 +15,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace compress {
 
 enum class ColumnRange { kMinmax, kMse };

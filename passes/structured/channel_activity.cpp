@@ -35,23 +35,33 @@ bool is_nonlinear(const Node& node) {
   return kNames.contains(base_name(node.op()));
 }
 
-// Channels of images stand in dimension 1, of sequences in the last.
-int64_t channel_dim(int64_t rank) { return rank == 4 || rank == 5 ? 1 : rank - 1; }
-
 struct Site {
   const Value* value;
   int64_t dim;
 };
 
-std::vector<Site> sites(const Model& model, const ChannelGroups& groups, bool nonlinear) {
+bool speaks_of_units(const ChannelGroups& groups, const UnitIndex& units, const Value* value,
+                     int64_t dim) {
+  const auto& classes = groups.classes(value, dim);
+  return std::any_of(classes.begin(), classes.end(),
+                     [&](ChannelClass channel) { return !units.of(channel).empty(); });
+}
+
+// Values with the dimension along which channels can go: the first behind that of samples, which is
+// the one of channels in images, or a later one.
+std::vector<Site> sites(const Model& model, const ChannelGroups& groups, const UnitIndex& units,
+                        bool nonlinear) {
   std::vector<Site> found;
   for (const Node& node : model.graph().nodes()) {
     const Value* output = node.outputs().front();
-    const int64_t rank = groups.rank(output);
-    if (rank < 2 || is_nonlinear(node) != nonlinear) continue;
+    if (is_nonlinear(node) != nonlinear) continue;
     const OperatorKind kind = operator_kind(node);
     if (!nonlinear && kind != OperatorKind::kConv && kind != OperatorKind::kLinear) continue;
-    found.push_back({output, channel_dim(rank)});
+    for (int64_t dim = 1; dim < groups.rank(output); ++dim) {
+      if (!speaks_of_units(groups, units, output, dim)) continue;
+      found.push_back({output, dim});
+      break;
+    }
   }
   return found;
 }
@@ -90,14 +100,14 @@ std::vector<DimScores> activity_scores(const Model& model, const ChannelGroups& 
                                        ChannelCriterion criterion, const BatchSource& batches) {
   const UnitIndex units(groups);
   std::set<size_t> spoken_of;
-  std::vector<Site> chosen = needed(sites(model, groups, true), groups, units, spoken_of);
-  for (const Site& site : needed(sites(model, groups, false), groups, units, spoken_of)) {
+  std::vector<Site> chosen = needed(sites(model, groups, units, true), groups, units, spoken_of);
+  for (const Site& site : needed(sites(model, groups, units, false), groups, units, spoken_of)) {
     chosen.push_back(site);
   }
   const bool ranks = criterion == ChannelCriterion::kHrank;
   std::map<const Value*, DimScores> by_value;
   for (const Site& site : chosen) {
-    if (ranks && groups.rank(site.value) != 4) continue;
+    if (ranks && (groups.rank(site.value) != 4 || site.dim != 1)) continue;
     by_value[site.value] = {site.value, site.dim, {}};
   }
   int64_t samples = 0;

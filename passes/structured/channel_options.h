@@ -72,7 +72,8 @@ struct ChannelOptions {
     field("criterion", criterion, "What says how much a channel matters.");
     field("scope", scope, "What competes: the channels of each group, or all of the model.");
     field("reduction", reduction, "How the scores of a channel's tensors become one.");
-    field("normalization", normalization, "What makes the scores of groups comparable.");
+    field("normalization", normalization,
+          "What makes the scores of groups comparable; `lamp` and `random` are so by themselves.");
     field("per_cost", per_cost,
           "Divide scores by what a channel of the group alone saves of the budget, so that those "
           "go first that cost most for what they do; of use with scope `model`.");
@@ -83,8 +84,15 @@ struct ChannelOptions {
           "Leave channels alone over which statistics are taken (layer norm): removing those is "
           "more than zeroing them.");
     field("where", where,
-          "The layers whose output channels may go; where a residual joins several, all of them "
-          "must be selected.");
+          "The layers whose output channels may go; where a residual or a depthwise convolution "
+          "joins several, all of them must be selected.");
+  }
+
+  void validate(Problems& problems) const {
+    if (per_cost && normalization == ScoreNormalization::kGaussian) {
+      problems.add("per_cost", "scores around 0 cannot be divided by what a channel saves",
+                   "take another `normalization`");
+    }
   }
 };
 

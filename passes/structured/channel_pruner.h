@@ -32,10 +32,13 @@ class ChannelPruner {
   struct Costs {
     double full = 0, target = 0;  ///< of what the budget limits
     double macs = 0, parameters = 0;
-    int64_t removed = 0;  ///< channels that went since
+    int64_t removed = 0;                                ///< channels that went since
+    std::map<std::string, std::vector<int64_t>> sizes;  ///< of all tensors then
 
-    at::Tensor tensor() const;  ///< double [5], for checkpoints
-    static Costs from(const at::Tensor& tensor);
+    /// As tensors by name, for checkpoints.
+    std::map<std::string, at::Tensor> state() const;
+    /// Takes its tensors out of `state`.
+    static Costs from(std::map<std::string, at::Tensor>& state);
   };
 
   /// The costs that the budget's shares refer to are those of `model` now, or `costs` where the
@@ -43,6 +46,9 @@ class ChannelPruner {
   ChannelPruner(Model& model, const ChannelOptions& options,
                 const std::optional<Costs>& costs = std::nullopt);
   const Costs& costs() const { return costs_; }
+  /// Throws Error(kInvalidArgument) if no channel can go, or if the budget cannot be reached with
+  /// all that can.
+  void require_reachable() const;
 
   BeforeRemoval before_removal;
 
@@ -60,12 +66,19 @@ class ChannelPruner {
   CostMeter meter(const ChannelGroups& groups, double progress) const;
   double cost(const ChannelGroups& groups, const ChannelSet& set) const;
   void divide_by_savings(const ChannelGroups& groups, ChannelScores& scores) const;
+  std::vector<int64_t> gone(const ChannelGroups& groups) const;
+  void require_scores(const ChannelScores& scores, const std::vector<bool>& eligible);
   void note_kept(const ChannelGroups& groups, const ChannelSet& set);
 
   Model& model_;
   const ChannelOptions& options_;
   Costs costs_;
+  int64_t silent_ = 0;  // groups that may go and that the criterion says nothing about
   std::map<std::string, KeptDims> kept_;
 };
+
+/// `require_reachable` before a training, for budgets that are shares: what is an amount may be in
+/// reach once the steps before the training are done.
+void require_reachable_share(const Model& model, const ChannelOptions& options);
 
 }  // namespace compress

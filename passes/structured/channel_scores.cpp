@@ -249,7 +249,7 @@ ChannelScores finish_scores(const ChannelGroups& groups, const std::vector<DimSc
   for (std::vector<double>& of_group : scores) {
     if (options.criterion == ChannelCriterion::kLamp) {
       of_group = lamp(of_group);  // comparable as they are: the largest of each group has 1
-    } else if (options.criterion != ChannelCriterion::kObs) {  // shares of a layer's output
+    } else {
       normalize(of_group, options.normalization);
     }
   }

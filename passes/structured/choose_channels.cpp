@@ -11,21 +11,50 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
+#include <set>
 
 namespace compress {
 namespace {
 
+constexpr size_t kMostReasons = 6;
+
+// Which layers are not selected that make a group together with selected ones.
+std::vector<std::string> missing_partners(const Model& model, const ChannelGroups& groups,
+                                          const ChannelOptions& options) {
+  const UnitIndex units(groups);
+  struct Makers {
+    std::set<std::string> selected, missing;
+  };
+  std::map<size_t, Makers> of_group;
+  for (const Weight& weight : weights(model)) {
+    const bool selected = options.where.matches(selector_target(weight));
+    for (const ChannelClass channel : groups.classes(weight.value(), weight.output_dim())) {
+      for (const UnitIndex::Place& place : units.of(channel)) {
+        Makers& makers = of_group[place.group];
+        (selected ? makers.selected : makers.missing).insert(weight.name());
+      }
+    }
+  }
+  std::vector<std::string> lines;
+  for (const auto& [group, makers] : of_group) {
+    if (makers.selected.empty() || makers.missing.empty() || lines.size() >= kMostReasons) continue;
+    lines.push_back(fmt::format("the channels of {} go with those of {}, to be selected, too",
+                                fmt::join(makers.selected, ", "), fmt::join(makers.missing, ", ")));
+  }
+  return lines;
+}
+
 // Why the output channels of the selected layers stay.
 std::vector<std::string> reasons(const Model& model, const ChannelGroups& groups,
                                  const ChannelOptions& options) {
-  std::vector<std::string> lines;
-  constexpr size_t kMost = 6;
+  std::vector<std::string> lines = missing_partners(model, groups, options);
   for (const Weight& weight : weights(model)) {
     if (!options.where.matches(selector_target(weight))) continue;
     const std::vector<std::string> sources = weight.sources();
     for (const FrozenChannels& frozen : groups.frozen()) {
-      if (frozen.dim != weight.output_dim() || lines.size() >= kMost) continue;
+      if (frozen.dim != weight.output_dim() || lines.size() >= kMostReasons) continue;
       if (std::find(sources.begin(), sources.end(), frozen.tensor->name()) == sources.end()) {
         continue;
       }
@@ -82,7 +111,8 @@ std::vector<bool> require_eligible_groups(const Model& model, const ChannelGroup
 }
 
 ChannelOrder::ChannelOrder(const ChannelGroups& groups, const ChannelScores& scores,
-                           const std::vector<bool>& eligible, const ChannelOptions& options)
+                           const std::vector<bool>& eligible, const ChannelOptions& options,
+                           const std::vector<int64_t>& gone)
     : groups_(groups), options_(options), ranked_(groups.groups().size()) {
   for (size_t g = 0; g < ranked_.size(); ++g) {
     const std::vector<double>& of_group = scores[g];
@@ -93,9 +123,10 @@ ChannelOrder::ChannelOrder(const ChannelGroups& groups, const ChannelScores& sco
     std::stable_sort(ranked.begin(), ranked.end(),
                      [&](size_t a, size_t b) { return of_group[a] < of_group[b]; });
     const auto count = static_cast<double>(ranked.size());
+    const double before = gone.empty() ? 0 : static_cast<double>(gone[g]);
     for (size_t rank = 0; rank < ranked.size(); ++rank) {
-      const double share = (static_cast<double>(rank) + 1) / count;
-      if (share > options.most + 1e-12) break;
+      const double going = static_cast<double>(rank) + 1, share = going / count;
+      if ((before + going) / (before + count) > options.most + 1e-12) break;
       const bool by_share = options.scope == ChannelScope::kLayer;
       order_.push_back({by_share ? share : of_group[ranked[rank]], g, rank});
     }
@@ -119,19 +150,21 @@ ChannelSet ChannelOrder::first(size_t count) const {
   return set;
 }
 
+void throw_unreachable(const CostMeter& meter, double least) {
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      fmt::format("the budget of {:.6g} {} cannot be reached: with all channels gone that may go, "
+                  "{:.6g} are left, {:.4f} of what there was",
+                  meter.budget, meter.unit, least, least / meter.full),
+      "budget", "ask for that much, or let more channels go");
+}
+
 ChannelSet choose_channels(const ChannelOrder& order, const CostMeter& meter) {
   // The cost falls with the count: a bisection finds where it first is low enough.
   size_t low = 0, high = order.size();
   ChannelSet best = order.first(high);
   const double least = meter.cost(best);
-  if (least > meter.target) {
-    throw Error(
-        ErrorCode::kInvalidArgument,
-        fmt::format("the budget of {:.6g} {} cannot be reached: with all channels gone that "
-                    "may go, {:.6g} are left, {:.4f} of what there was",
-                    meter.target, meter.unit, least, least / meter.full),
-        "budget", "ask for that much, or let more channels go");
-  }
+  if (least > meter.target) throw_unreachable(meter, least);
   while (low < high) {
     const size_t middle = low + (high - low) / 2;
     ChannelSet set = order.first(middle);

@@ -20,6 +20,7 @@ struct CostMeter {
   std::function<double(const ChannelSet&)> cost;
   double full = 0;    ///< of the model that the recipe's step began with
   double target = 0;  ///< in the unit of `cost`
+  double budget = 0;  ///< the target of the last round, for messages
   std::string unit;   ///< "multiply-accumulates"
 };
 
@@ -33,9 +34,11 @@ std::vector<bool> require_eligible_groups(const Model& model, const ChannelGroup
 /// Channels in the order in which they go.
 class ChannelOrder {
  public:
-  /// Groups without scores, and those that are not eligible, stay whole.
+  /// Groups without scores, and those that are not eligible, stay whole. `gone` of each group's
+  /// units went in earlier rounds and count towards `most`; empty: none.
   ChannelOrder(const ChannelGroups& groups, const ChannelScores& scores,
-               const std::vector<bool>& eligible, const ChannelOptions& options);
+               const std::vector<bool>& eligible, const ChannelOptions& options,
+               const std::vector<int64_t>& gone = {});
 
   size_t size() const { return order_.size(); }
   /// The first `count`, as far as each group's limits, multiples and neighbours allow.
@@ -51,6 +54,9 @@ class ChannelOrder {
   std::vector<Entry> order_;
   std::vector<std::vector<size_t>> ranked_;  // units of a group, the least of scores first
 };
+
+/// Says that with `least`, the closest that can be reached, the budget is not.
+[[noreturn]] void throw_unreachable(const CostMeter& meter, double least);
 
 /// The fewest channels of the order with which the target is met. Throws Error(kInvalidArgument) if
 /// it is not met with all, and says what is the closest that can be.

@@ -25,6 +25,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <unordered_map>
 
 namespace compress {
@@ -134,12 +135,20 @@ class TuneBatchNorm final : public PassWith<TuneBatchNormOptions> {
     // Norm after norm: those behind see the outputs of those that are tuned already.
     Walk walk(model, context.calibration());
     int64_t tuned = 0, channels = 0, far_channels = 0;
+    std::map<std::string, int64_t> uses;
+    for (const Node* norm : norms) ++uses[norm_name(*norm)];
+    std::set<std::string> done;
     for (Node* norm : norms) {
       const std::string name = norm_name(*norm);
+      if (!done.insert(name).second) continue;
       if (!context.begin(name)) break;
-      walk.advance(norm);
       ChannelMoments seen;
-      for (const at::Tensor& batch : walk.at(norm->arguments()[0].value())) seen.add(batch);
+      if (uses[name] > 1) {  // the walk has not come to all of them
+        seen = measure(model, context.calibration()).at(name);
+      } else {
+        walk.advance(norm);
+        for (const at::Tensor& batch : walk.at(norm->arguments()[0].value())) seen.add(batch);
+      }
       const RunningStatistics kept{norm_tensor(model, *norm, "running_mean"),
                                    norm_tensor(model, *norm, "running_var")};
       RunningStatistics fitted{seen.mean.to(kept.mean.scalar_type()),

@@ -25,6 +25,7 @@
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
+#include <algorithm>
 #include <exception>
 #include <memory>
 

@@ -6,6 +6,7 @@
 #include <compress/weight.h>
 #include <passes/registry.h>
 
+#include <cstdint>
 #include <cstdio>
 
 int main() {

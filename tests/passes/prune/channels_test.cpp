@@ -40,6 +40,32 @@ TEST(PruneChannels, MeetsEachBudget) {
   EXPECT_GE(size, 480e3);
 }
 
+TEST(PruneChannels, KeepsToTheLimitOfALayerInAllRoundsTogether) {
+  for (const char* rounds : {"1", "4"}) {
+    Model model = resnet();
+    const std::string wanted = "criterion=l1,where=layer*.conv1*,rounds=" + std::string(rounds);
+    EXPECT_THAT(refusal("prune.channels{budget={macs=0.3},most=0.5," + wanted + "}", model),
+                HasSubstr("cannot be reached"));
+    run_passes("prune.channels{budget={macs=0.55},most=0.5," + wanted + "}", model);
+    for (const Weight& weight : weights(std::as_const(model))) {
+      if (!matches_glob("layer3.*.conv1.weight", weight.name())) continue;
+      EXPECT_GE(weight.sizes()[0], 32) << weight.name() << " in " << rounds << " rounds";
+    }
+  }
+}
+
+TEST(PruneChannels, RefusesWhatCannotBeDone) {
+  Model model = resnet();
+  EXPECT_THAT(refusal("prune.channels{per_cost=true,normalization=gaussian}", model),
+              HasSubstr("scores around 0"));
+  // The block's other layer is not selected.
+  EXPECT_THAT(refusal("prune.channels{where=layer1.0.conv2.weight}", model),
+              HasSubstr("layer1.0.conv2.weight go with those of"));
+  Model plain = parse_filled(kTwoLayers);
+  EXPECT_THAT(refusal("prune.channels{criterion=batch_norm}", plain),
+              HasSubstr("`batch_norm` says nothing about the selected channels"));
+}
+
 // Clocks are noisy: what is certain is what no machine can reach, and what any can.
 TEST(PruneChannels, MeasuresALatency) {
   Model model = resnet();

@@ -48,6 +48,25 @@ TEST(PruneCompact, FollowsMasksThroughAWholeNetwork) {
   EXPECT_LT(difference(model.forward(inputs), before), 1e-5);
 }
 
+// No weight reads the last two channels, but something else does.
+TEST(PruneCompact, KeepsWhatIsReadWithoutAWeight) {
+  for (const char* reader : {"aten::linalg_vector_norm(h, 2, [1])", "aten::mul.Tensor(h, h)"}) {
+    SCOPED_TRACE(reader);
+    Model model = parse_filled(std::string(R"(
+input x : f32[2,4]
+parameter a.weight : f32[6,4]
+parameter b.weight : f32[3,6]
+a = aten::linear(x, a.weight) : f32[2,6]
+h = aten::relu(a) : f32[2,6]
+b = aten::linear(h, b.weight) : f32[2,3]
+s = )") + reader + "\nreturn y = b\nreturn z = s\n");
+    at::Tensor readers = model.tensor("b.weight").clone();
+    readers.narrow(1, 4, 2).zero_();
+    model.set_tensor("b.weight", readers);
+    EXPECT_EQ(run_pass("prune.compact", model), Change::kNone);
+  }
+}
+
 TEST(PruneCompact, LeavesALivingNetworkAlone) {
   Model model = parse_filled(kTwoLayers);
   EXPECT_EQ(run_pass("prune.compact", model), Change::kNone);

@@ -4,6 +4,10 @@
 #include "tests/support/channels.h"
 #include "tests/support/pass_test.h"
 
+#include <fmt/format.h>
+
+#include <utility>
+
 namespace compress::testing {
 namespace {
 
@@ -38,9 +42,32 @@ TEST(PruneHeads, RemovesTheOneThatDoesNothing) {
 
 TEST(PruneHeads, LeavesOneOfEachAttention) {
   Model model = zoo::build("nanogpt{layers=2,heads=4,width=32,context=16}");
-  EXPECT_THAT(refusal("prune.heads{share=1}", model), HasSubstr("heads cannot be reached"));
+  Model same = model.clone();
   const RunResult result = run_passes("prune.heads{share=0.75,scope=model}", model);
   EXPECT_EQ(result.steps.at(0).counts.at("heads_removed"), 6);
+  EXPECT_EQ(run_passes("prune.heads{share=1}", same).steps.at(0).counts.at("heads_removed"), 6);
+}
+
+TEST(PruneHeads, TakesTheShareThatWasAskedFor) {
+  for (const auto& [share, removed] : {std::pair{"0.8", 8}, {"0.9", 9}, {"0.85", 8}}) {
+    Model model = zoo::build("nanogpt{layers=1,heads=10,width=40,context=16}");
+    const RunResult result = run_passes(fmt::format("prune.heads{{share={}}}", share), model);
+    EXPECT_EQ(result.steps.at(0).counts.at("heads_removed"), removed) << share;
+  }
+}
+
+// Weights of branches, and a softmax over places, are no attention.
+TEST(PruneHeads, AreNotWhatEverySoftmaxHas) {
+  Model model = parse_filled(R"(
+input x : f32[2,4,6,6]
+parameter a.weight : f32[8,4,1,1]
+parameter b.weight : f32[4,8,1,1]
+a = aten::conv2d(x, a.weight) : f32[2,8,6,6]
+places = aten::softmax.int(a, -1) : f32[2,8,6,6]
+b = aten::conv2d(places, b.weight) : f32[2,4,6,6]
+return y = b
+)");
+  EXPECT_THAT(refusal("prune.heads", model), HasSubstr("no attention whose heads can go"));
 }
 
 TEST(PruneHeads, RefusesLayersThatMakeNoHeads) {

@@ -8,6 +8,7 @@
 #include <gmock/gmock.h>
 
 #include <limits>
+#include <utility>
 
 namespace compress::testing {
 namespace {

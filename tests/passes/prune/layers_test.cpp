@@ -131,6 +131,39 @@ return z = s2
   EXPECT_TRUE(residual_blocks(model).empty());
 }
 
+// Without the inner block the outer one has one layer on either side, and is a block all the same.
+TEST(PruneLayers, AreThoseOfTheModelAsItWas) {
+  Model model = parse_filled(R"(
+input x : f32[batch,12]
+parameter p.weight : f32[12,12]
+parameter a.weight : f32[12,12]
+parameter f.weight : f32[12,12]
+parameter d.weight : f32[12,12]
+p = aten::linear(x, p.weight) : f32[batch,12] @ stem
+a = aten::linear(p, a.weight) : f32[batch,12] @ outer.a
+f = aten::linear(a, f.weight) : f32[batch,12] @ outer.inner.f
+s1 = aten::add.Tensor(a, f) : f32[batch,12]
+d = aten::linear(p, d.weight) : f32[batch,12] @ down
+s2 = aten::add.Tensor(d, s1) : f32[batch,12]
+return y = s2
+)");
+  model.set_tensor("f.weight", model.tensor("f.weight") * 1e-4);
+  const RunResult result =
+      run_passes("prune.layers{budget={macs=0.5}}", model, calibrated(samples()));
+  EXPECT_EQ(result.steps.at(0).counts.at("blocks_removed"), 2);
+  EXPECT_EQ(weights(std::as_const(model)).size(), 2);  // the stem and the skip connection
+}
+
+TEST(PruneLayers, RefuseAKeepThatMatchesNothing) {
+  Model model = blocks();
+  try {
+    run_passes("prune.layers{keep=[blocks.9]}", model, calibrated(samples()));
+    FAIL() << "not refused";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("`blocks.9` matches no block"));
+  }
+}
+
 TEST(PruneLayers, RefuseBeforeAnythingIsChanged) {
   Model model = blocks();
   EXPECT_THAT(refusal("prune.layers", model), HasSubstr("needs calibration data"));

@@ -3,6 +3,8 @@
 #include "passes/quantize/round_to_nearest.h"
 #include "tests/passes/quantize/calibrated.h"
 
+#include <algorithm>
+
 namespace compress::testing {
 namespace {
 

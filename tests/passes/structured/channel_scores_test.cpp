@@ -5,6 +5,8 @@
 #include "passes/structured/channel_activity.h"
 #include "tests/support/pass_test.h"
 
+#include <cmath>
+
 namespace compress::testing {
 namespace {
 

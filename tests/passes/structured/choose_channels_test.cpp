@@ -98,7 +98,7 @@ TEST(ChooseChannels, TakesTheFewestThatMeetTheBudget) {
     const ChannelSet set = choose_channels(order, meter);
     EXPECT_EQ(fixture.kept(set, "a.weight", 0).size(), static_cast<size_t>(target));
   }
-  meter.target = 0.5;
+  meter.target = meter.budget = 0.5;
   EXPECT_THAT(
       message_of([&] { choose_channels(order, meter); }),
       HasSubstr("0.5 channels cannot be reached: with all channels gone that may go, 1 are"));

@@ -127,6 +127,28 @@ TEST(TuneBatchNorm, SaysWhichNormsTheOriginalLacks) {
               HasSubstr("bn1: statistics are those of the data"));
 }
 
+// A norm that two branches share has the statistics of both.
+TEST(TuneBatchNorm, SeesAllUsesOfANorm) {
+  constexpr const char* kShared = R"(
+input x : f32[batch,3,4,4]
+buffer bn.running_mean : f32[3]
+buffer bn.running_var : f32[3]
+parameter bn.weight : f32[3]
+parameter bn.bias : f32[3]
+twice = aten::mul.Scalar(x, 2) : f32[batch,3,4,4]
+a = aten::batch_norm(x, bn.weight, bn.bias, bn.running_mean, bn.running_var, false, 0.1, 1e-05, true) : f32[batch,3,4,4]
+b = aten::batch_norm(twice, bn.weight, bn.bias, bn.running_mean, bn.running_var, false, 0.1, 1e-05, true) : f32[batch,3,4,4]
+sum = aten::add.Tensor(a, b) : f32[batch,3,4,4]
+return y = sum
+)";
+  Model model = parse_filled(kShared);
+  const at::Tensor x = images();
+  EXPECT_EQ(run("tune.batch_norm{mode=data}", model, x).steps.at(0).counts.at("norms_tuned"), 1);
+  const at::Tensor both = at::cat({x, 2 * x}).transpose(0, 1).flatten(1).to(at::kDouble);
+  EXPECT_LT((model.tensor("bn.running_mean") - both.mean(1)).abs().max().item<double>(), 1e-6);
+  EXPECT_LT((model.tensor("bn.running_var") - both.var(1)).abs().max().item<double>(), 1e-5);
+}
+
 TEST(TuneBatchNorm, RefusesFoldedNorms) {
   Model model = parse_filled(kNetwork);
   try {
