@@ -78,6 +78,11 @@ std::optional<double> recurrent(const Node& node, const SizesOf& sizes_of) {
   return matrices * static_cast<double>((*input)[0] * (*input)[1]);
 }
 
+std::optional<double> any_convolution(const Node& node, const SizesOf& sizes_of) {
+  return node.argument("transposed") == Argument(true) ? transposed_convolution(node, sizes_of)
+                                                       : convolution(node, sizes_of);
+}
+
 using Rule = std::function<std::optional<double>(const Node&, const SizesOf&)>;
 
 const std::map<std::string, Rule, std::less<>>& rules() {
@@ -87,6 +92,7 @@ const std::map<std::string, Rule, std::less<>>& rules() {
     };
   };
   static const std::map<std::string, Rule, std::less<>> rules = {
+      {"aten::convolution", any_convolution},
       {"aten::conv1d", convolution},
       {"aten::conv2d", convolution},
       {"aten::conv3d", convolution},

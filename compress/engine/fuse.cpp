@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string_view>
 
 namespace compress::engine {
 namespace {
@@ -63,6 +64,7 @@ Lowering::Chain Lowering::grow(const Node& layer, size_t source, bool integers,
   chain.integers = integers;
   chain.channels_last = channels_last;
   in_chain_.insert(&layer);
+  sources_.push_back(source);  // a layer that is lowered meanwhile must not write there
   for (const Node* next = only_user(chain.end); next != nullptr && !chain.grid;
        next = only_user(chain.end)) {
     if (!take(*next, chain)) break;
@@ -70,12 +72,14 @@ Lowering::Chain Lowering::grow(const Node& layer, size_t source, bool integers,
     chain.nodes.push_back(next);
     in_chain_.insert(next);
   }
+  sources_.pop_back();
   return chain;
 }
 
 bool Lowering::take(const Node& next, Chain& chain) {
   if (is_batch_norm(next)) {
-    const bool directly = chain.channels_last && chain.post.empty() && !chain.factor.defined();
+    const bool directly = chain.channels_last && chain.post.empty() && !chain.factor.defined() &&
+                          has_constant_statistics(next);
     if (directly) take_batch_norm(next, chain);
     return directly;
   }
@@ -87,6 +91,17 @@ bool Lowering::take(const Node& next, Chain& chain) {
   if (is_plain_add(next)) return take_sum(next, chain);
   const std::optional<Grid> grid = arithmetic_.eight_bit ? grid_of(next) : std::nullopt;
   return grid && chain.integers && take_quantizer(next, *grid, chain);
+}
+
+// Whether the norm is a fixed scale and shift of each channel.
+bool Lowering::has_constant_statistics(const Node& norm) const {
+  if (norm.has_argument("training") && norm.argument("training") != Argument(false)) return false;
+  for (const char* name : {"running_mean", "running_var", "weight", "bias"}) {
+    const Argument& argument = norm.argument(name);
+    const bool is_statistic = std::string_view(name).starts_with("running");
+    if (argument.is_none() ? is_statistic : !is_constant(argument.value())) return false;
+  }
+  return true;
 }
 
 void Lowering::take_batch_norm(const Node& norm, Chain& chain) const {
@@ -138,7 +153,7 @@ bool Lowering::take_sum(const Node& add, Chain& chain) {
     chain.float_output = true;
   }
   const Slot held = program_.slots[slot];
-  if (held.buffer == program_.slots[chain.source].buffer || !dies_at(slot, add)) {
+  if (is_awaited(slot) || !dies_at(slot, add)) {
     const size_t copy = new_slot(held.name, held.sizes, held.dtype, held.channels_last, held.grid);
     emit({Reorder{}, held.name, {slot}, {copy}, {}});
     slot = copy;
@@ -152,6 +167,13 @@ bool Lowering::take_sum(const Node& add, Chain& chain) {
   chain.post.push_back({PostOp::Kind::kSum, scale, zero_point});
   chain.sum = slot;
   return true;
+}
+
+// Whether a layer whose chain is open reads the slot's buffer.
+bool Lowering::is_awaited(size_t slot) const {
+  return std::any_of(sources_.begin(), sources_.end(), [&](size_t source) {
+    return program_.slots[source].buffer == program_.slots[slot].buffer;
+  });
 }
 
 // The grid of the quantizer that is next behind a value, activations between.

@@ -88,6 +88,7 @@ void Lowering::lower(const Node& node) {
 bool Lowering::lower_by_kernel(const Node& node) {
   if (node.outputs().empty() || node.arguments().empty()) return false;
   const Value* input = node.arguments()[0].value();
+  if (node.output()->type.dtype != c10::kFloat) return false;
   if (node.op() != "aten::cat" && node.op() != "aten::addmm" && !is_float_tensor(input)) {
     return false;
   }

@@ -62,6 +62,7 @@ class Lowering {
   // Fusion (fuse.cpp).
   Chain grow(const Node& layer, size_t source, bool integers, bool channels_last);
   bool take(const Node& next, Chain& chain);
+  bool has_constant_statistics(const Node& norm) const;
   void take_batch_norm(const Node& norm, Chain& chain) const;
   bool take_quantizer(const Node& node, const Grid& grid, Chain& chain);
   bool take_sum(const Node& add, Chain& chain);
@@ -95,6 +96,7 @@ class Lowering {
   size_t reordered(size_t slot, bool channels_last, c10::ScalarType dtype,
                    std::optional<Grid> grid);
   size_t quantized(size_t slot, const Grid& grid, const std::string& name);
+  bool is_awaited(size_t slot) const;
   bool dies_at(size_t slot, const Node& user) const;
   void bind(const Value* value, size_t slot);
   void emit(Step step);
@@ -112,7 +114,8 @@ class Lowering {
   std::vector<std::vector<const Value*>> values_of_buffer_;
   std::map<std::tuple<size_t, bool, c10::ScalarType>, size_t> reordered_;
   std::unordered_set<const Node*> done_, in_chain_;
-  std::vector<const Node*> pending_;                 // to run through LibTorch
+  std::vector<size_t> sources_;       // slots that layers whose chains are open will read
+  std::vector<const Node*> pending_;  // to run through LibTorch
   std::unordered_set<const Value*> pending_values_;  // what they compute
 };
 

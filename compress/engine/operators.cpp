@@ -34,13 +34,15 @@ std::optional<std::vector<int64_t>> numbers(const Argument& argument) {
 }
 
 PostOp clip(std::optional<double> low, std::optional<double> high) {
-  const double none = std::numeric_limits<float>::max();
+  const double none = std::numeric_limits<float>::infinity();
   return {PostOp::Kind::kClip, low.value_or(-none), high.value_or(none)};
 }
 
 bool ones(const std::vector<int64_t>& values) {
   return std::all_of(values.begin(), values.end(), [](int64_t value) { return value == 1; });
 }
+
+constexpr size_t kMostDimensions = 5;  // of a layer norm's kernel
 
 // A 4-D slot whose two orders of memory are the same.
 bool has_one_order(const Slot& slot) {
@@ -80,7 +82,9 @@ std::optional<PostOp> activation_of(const Node& node) {
   }
   if (op == "aten::clamp") {
     if (node.argument("min").is_value() || node.argument("max").is_value()) return {};
-    return clip(number(node.argument("min")), number(node.argument("max")));
+    const auto low = number(node.argument("min")), high = number(node.argument("max"));
+    if (low && high && *low > *high) return {};  // all become `max`, which no kernel does
+    return clip(low, high);
   }
   return std::nullopt;
 }
@@ -273,8 +277,9 @@ bool Lowering::lower_binary(const Node& node) {
 bool Lowering::lower_layer_norm(const Node& node) {
   if (node.op() != "aten::layer_norm") return false;
   const Value* input = node.arguments()[0].value();
+  const size_t rank = sizes_of(input).size();
   if (pair_of(node.argument("normalized_shape")).empty() ||
-      node.argument("normalized_shape").list().size() != 1 || sizes_of(input).size() < 2) {
+      node.argument("normalized_shape").list().size() != 1 || rank < 2 || rank > kMostDimensions) {
     return false;
   }
   for (const char* name : {"weight", "bias"}) {
@@ -290,9 +295,9 @@ bool Lowering::lower_layer_norm(const Node& node) {
 }
 
 bool Lowering::lower_batch_norm(const Node& node) {
-  if (node.op() != "aten::batch_norm" || is_true(node.argument("training"))) return false;
+  if (node.op() != "aten::batch_norm" || !has_constant_statistics(node)) return false;
   const Value* input = node.arguments()[0].value();
-  if (sizes_of(input).size() != 4 || !node.argument("running_mean").is_value()) return false;
+  if (sizes_of(input).size() != 4) return false;
   BatchNorm norm{constant(node.argument("running_mean")), constant(node.argument("running_var")),
                  constant(node.argument("weight")), constant(node.argument("bias")),
                  node.argument("eps").as<double>()};

@@ -211,9 +211,11 @@ void Plan::State::run_step(size_t index) {
 
 void Plan::State::run_stretch(const Step& step, const Stretch& stretch) {
   std::vector<at::Tensor> inputs;
-  for (const size_t slot : step.inputs) {
+  for (size_t i = 0; i < step.inputs.size(); ++i) {
+    const size_t slot = step.inputs[i];
     const at::Tensor view = view_of(program.slots[slot], slots[slot]);
-    inputs.push_back(view.scalar_type() == at::kBFloat16 ? view.to(at::kFloat) : view);
+    // Floats of the graph may be kept as bfloat16.
+    inputs.push_back(view.to(*stretch.part->graph().inputs().at(i)->type.dtype));
   }
   const std::vector<at::Tensor> outputs = stretch.part->forward(inputs);
   for (size_t i = 0; i < outputs.size(); ++i) {

@@ -78,7 +78,15 @@ class PairFinder {
     return activation_of(weight.uses()[0]) != nullptr && bias_obstacle(model_, layer).empty() &&
            !layer.op().starts_with("aten::conv_transpose") &&
            !(layer.has_argument("transposed") && layer.argument("transposed") == Argument(true)) &&
-           uses_.of(stored).size() == 1;
+           has_channels_where_expected(weight) && uses_.of(stored).size() == 1;
+  }
+
+  // The second matrix of an addmm; a convolution of batches.
+  static bool has_channels_where_expected(const Weight& weight) {
+    const Node& layer = *weight.layer();
+    if (layer.op() == "aten::addmm") return weight.uses()[0].argument == 2;
+    const auto& sizes = layer.output()->type.sizes;
+    return weight.kind() != OperatorKind::kConv || !sizes || sizes->size() == weight.sizes().size();
   }
 
   const Use* only_use(const Value* value) const {
@@ -94,6 +102,11 @@ class PairFinder {
   Node* norm_behind(const Node& layer) const {
     const Use* use = only_use(layer.output());
     if (use == nullptr || use->index != 0 || !is_batch_norm(*use->node)) return nullptr;
+    // It acts on dimension 1, which is not the channels' where a linear layer sees sequences.
+    const auto& sizes = layer.output()->type.sizes;
+    if (operator_kind(layer) == OperatorKind::kLinear && (!sizes || sizes->size() != 2)) {
+      return nullptr;
+    }
     const Node& norm = *use->node;
     const bool plain = !is_training(norm) && is_owned(norm, "weight") && is_owned(norm, "bias") &&
                        is_owned(norm, "running_mean") && is_owned(norm, "running_var");

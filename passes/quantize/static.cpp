@@ -150,7 +150,12 @@ Wish input_mean(const WeightUse& use, const Weight& weight) {
 
 std::string correction_obstacle(const Model& model, const Weight& weight, const WeightUse& use) {
   if (activation_of(use) == nullptr) return "its input is a tensor of the model";
-  if (use.layer->op().starts_with("aten::conv_transpose")) return "the convolution is transposed";
+  const Node& layer = *use.layer;
+  if (layer.op().starts_with("aten::conv_transpose") ||
+      (layer.has_argument("transposed") && layer.argument("transposed") == Argument(true))) {
+    return "the convolution is transposed";
+  }
+  if (layer.op() == "aten::addmm" && use.argument != 2) return "its weight is the left operand";
   return bias_obstacle(model, *use.layer);
 }
 

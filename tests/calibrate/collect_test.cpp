@@ -4,7 +4,7 @@
 #include "compress/error.h"
 #include "compress/graph/text.h"
 #include "compress/model.h"
-#include "tests/support/thrown.h"
+#include "tests/support/errors.h"
 
 #include <ATen/ATen.h>
 
@@ -34,7 +34,7 @@ BatchSource batches() {
 }
 
 std::string refusal(const Wishes& wishes, const BatchSource& source) {
-  return testing::thrown([&] { collect_statistics(model(), wishes, source); });
+  return testing::message_of([&] { collect_statistics(model(), wishes, source); });
 }
 
 TEST(CollectStatistics, AnswersAllWishesInOneRun) {

@@ -4,6 +4,7 @@
 #include "compress/zoo/zoo.h"
 #include "tests/engine/networks.h"
 #include "tests/support/errors.h"
+#include "tests/support/models.h"
 #include "tests/support/pass_fixture.h"
 
 #include <ATen/ATen.h>
@@ -167,6 +168,56 @@ TEST(EngineFloat, DecodesWeightsOfFourBitsThatLibtorchCannotPack) {
   run_pass("quantize.weights{bits=4,granularity=group:32}", model);
   const at::Tensor x = at::randn({2, 1, 64});
   EXPECT_LE(error_of(model, x, {.precision = EnginePrecision::kBfloat16}), 2e-2);
+}
+
+// While one layer's chain is open, another is lowered that would sum into what the first reads.
+TEST(EngineFloat, KeepsWhatALayerWillRead) {
+  const Model model = parse_filled(R"(
+input x : f32[2,4,6,6]
+parameter a.weight : f32[4,4,3,3]
+parameter b.weight : f32[4,4,3,3]
+parameter c.weight : f32[4,4,3,3]
+a = aten::conv2d(x, a.weight, none, [1, 1], [1, 1]) : f32[2,4,6,6]
+c = aten::conv2d(x, c.weight, none, [1, 1], [1, 1]) : f32[2,4,6,6]
+b = aten::conv2d(c, b.weight, none, [1, 1], [1, 1]) : f32[2,4,6,6]
+inner = aten::add.Tensor(b, x) : f32[2,4,6,6]
+outer = aten::add.Tensor(a, inner) : f32[2,4,6,6]
+return y = outer
+)");
+  EXPECT_LE(error_of(model, at::randn({2, 4, 6, 6})), kRounding);
+}
+
+// What no kernel does runs through LibTorch.
+TEST(EngineFloat, LeavesToLibtorchWhatNoKernelDoes) {
+  for (const char* call : {
+           "aten::batch_norm(a, none, none, none, none, true, 0.1, 0.00001, true)",
+           "aten::layer_norm(a, [6])",
+           "aten::clamp(a, 2, 1)",
+           "aten::softmax.int(a, -1, 7)",
+       }) {
+    SCOPED_TRACE(call);
+    const Model model = parse_filled(std::string(R"(
+input x : f32[2,4,6,6]
+parameter a.weight : f32[4,4,3,3]
+a = aten::conv2d(x, a.weight, none, [1, 1], [1, 1]) : f32[2,4,6,6]
+b = )") + call + "\nc = aten::_to_copy(b, dtype=f32) : f32[2,4,6,6]\nreturn y = c\n");
+    EXPECT_LE(error_of(model, at::randn({2, 4, 6, 6})), kRounding);
+  }
+  const Model many = parse_filled(R"(
+input x : f32[2,1,3,2,2,8]
+a = aten::layer_norm(x, [8]) : f32[2,1,3,2,2,8]
+return y = a
+)");
+  EXPECT_LE(error_of(many, at::randn({2, 1, 3, 2, 2, 8})), kRounding);
+}
+
+TEST(EngineFloat, RunsAGraphInBfloat16) {
+  Model model = network({3, 8, 8}, [](GraphBuilder& net, Value* x) {
+    return net.relu(net.conv(x, "a", 3, 8, {.padding = 1}));
+  });
+  model.set_tensor("a.weight", model.tensor("a.weight").to(at::kBFloat16));
+  for (Value* input : model.graph().inputs()) input->type.dtype = at::kBFloat16;
+  EXPECT_EQ(error_of(model, at::randn({2, 3, 8, 8}).to(at::kBFloat16)), 0);
 }
 
 TEST(EngineFloat, GivesTheSameForAnyNumberOfThreads) {

@@ -13,7 +13,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using testing::thrown;
+using testing::message_of;
 
 constexpr const char* kLinear =
     "input x : f32[batch,2]\n"
@@ -35,7 +35,7 @@ RunResult run(const std::string& line, Model& model, RunOptions options = {}) {
 
 std::string refusal(const std::string& line, RunOptions options = {}) {
   Model model = parse_model(kLinear);
-  return thrown([&] { run(line, model, options); });
+  return message_of([&] { run(line, model, options); });
 }
 
 float first_weight(const Model& model) {
@@ -79,8 +79,8 @@ TEST(PassManager, FindsBrokenPromises) {
 
 TEST(PassManager, RefusesSelectorsWithoutAMatchBeforeAnyWork) {
   Model model = parse_model(kLinear);
-  const std::string text =
-      thrown([&] { run("test.scale,test.scale{where=hed},test.scale{where={kind=conv}}", model); });
+  const std::string text = message_of(
+      [&] { run("test.scale,test.scale{where=hed},test.scale{where={kind=conv}}", model); });
   EXPECT_THAT(text, AllOf(HasSubstr("2 problems"),
                           HasSubstr("/steps/1/where: \"hed\" selects none of the model's 2 weights "
                                     "(did you mean `head`?)"),
@@ -91,7 +91,7 @@ TEST(PassManager, RefusesSelectorsWithoutAMatchBeforeAnyWork) {
 TEST(PassManager, NamesWeightsThatAreNotFinite) {
   Model model = parse_model(kLinear);
   model.set_tensor("head.weight", at::full({2, 2}, std::nan("")));
-  EXPECT_THAT(thrown([&] { run("test.scale", model); }),
+  EXPECT_THAT(message_of([&] { run("test.scale", model); }),
               HasSubstr("the model: NaN or infinite elements in head.weight"));
 }
 

@@ -14,7 +14,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-using testing::thrown;
+using testing::message_of;
 
 Recipe recipe_in(const std::string& text) {
   static const PassRegistry registry = testing::test_passes();
@@ -22,7 +22,7 @@ Recipe recipe_in(const std::string& text) {
 }
 
 std::string recipe_refusal(const std::string& text) {
-  return thrown([&] { recipe_in(text); });
+  return message_of([&] { recipe_in(text); });
 }
 
 TEST(Recipe, ReadsWhatItNames) {
@@ -83,9 +83,9 @@ TEST(Recipe, LoadsFilesAndLines) {
   EXPECT_EQ(print_recipe_line(load_recipe("test.liar,test.scale{times=2}", registry)),
             "test.liar,test.scale{times=2}");
   EXPECT_EQ(load_recipe("test.liar", registry, {"seed=4"}).seed, 4u);
-  EXPECT_THAT(thrown([&] { load_recipe("missing.json", registry); }),
+  EXPECT_THAT(message_of([&] { load_recipe("missing.json", registry); }),
               HasSubstr("missing.json: there is no such file"));
-  EXPECT_THAT(thrown([&] { load_recipe(scratch.path().string(), registry); }),
+  EXPECT_THAT(message_of([&] { load_recipe(scratch.path().string(), registry); }),
               HasSubstr("is a folder, not a recipe"));
 }
 

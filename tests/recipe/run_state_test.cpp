@@ -10,7 +10,7 @@ namespace compress {
 namespace {
 
 using ::testing::HasSubstr;
-using testing::thrown;
+using testing::message_of;
 
 Recipe recipe_of(const std::string& line, uint64_t seed = 0) {
   static const PassRegistry registry = testing::test_passes();
@@ -38,7 +38,7 @@ TEST(RunState, SurvivesJson) {
   const Json json = run_state_json(state);
   EXPECT_EQ(run_state_json(read_run_state(json, "state.json")), json);
   EXPECT_EQ(state.model_digest(), "d0");
-  EXPECT_THAT(thrown([] {
+  EXPECT_THAT(message_of([] {
                 read_run_state(Json{{"key", 1}}, "state.json");
               }),
               HasSubstr("state.json: not the state of a run"));
@@ -56,7 +56,7 @@ TEST(ResumeKey, DependsOnWhatTheStepsDependOn) {
 TEST(RequireResumable, SaysWhatHasChanged) {
   const RunState state = make_run_state(recipe_of("test.scale,test.liar"), "in", {result_of(0)});
   const auto refusal = [&](const char* line, const char* input, const char* checkpoint) {
-    return thrown([&] { require_resumable(state, recipe_of(line), input, checkpoint); });
+    return message_of([&] { require_resumable(state, recipe_of(line), input, checkpoint); });
   };
   EXPECT_EQ(refusal("test.scale,test.noise", "in", "d0"), "nothing was thrown");
   EXPECT_THAT(refusal("test.scale,test.liar", "else", "d0"), HasSubstr("the input model is not"));

@@ -5,7 +5,7 @@
 #include "compress/pass.h"
 #include "compress/registry.h"
 #include "compress/weight.h"
-#include "tests/support/thrown.h"
+#include "tests/support/errors.h"
 
 #include <ATen/ATen.h>
 

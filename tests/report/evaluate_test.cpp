@@ -5,7 +5,7 @@
 #include "compress/data/tensors.h"
 #include "compress/error.h"
 #include "compress/graph/text.h"
-#include "tests/support/thrown.h"
+#include "tests/support/errors.h"
 
 #include <ATen/ATen.h>
 
@@ -61,7 +61,7 @@ TEST(Evaluate, CountsEveryTokenOfASequence) {
 TEST(Evaluate, RunsAFixedBatchInItsOwnSize) {
   const DatasetPtr data = logits(at::eye(4), {0, 1, 2, 0});
   EXPECT_DOUBLE_EQ(evaluate(identity("f32[2,4]"), data, {Metric::kTop1})[0], 75.0);
-  EXPECT_THAT(testing::thrown([&] { evaluate(identity("f32[3,4]"), data, {Metric::kTop1}); }),
+  EXPECT_THAT(testing::message_of([&] { evaluate(identity("f32[3,4]"), data, {Metric::kTop1}); }),
               ::testing::HasSubstr("does not divide the 4 samples"));
 }
 
@@ -79,7 +79,7 @@ TEST(Evaluate, ReportsProgressUpToTheLastSample) {
 TEST(Evaluate, RefusesWhatDoesNotFit) {
   using ::testing::HasSubstr;
   const auto refusal = [](const std::string& type, const DatasetPtr& data) {
-    return testing::thrown([&] { evaluate(identity(type), data, {Metric::kTop1}); });
+    return testing::message_of([&] { evaluate(identity(type), data, {Metric::kTop1}); });
   };
   EXPECT_THAT(refusal("f32[batch,5]", logits(at::eye(3), {0, 1, 2})), HasSubstr("[batch, 5]"));
   EXPECT_THAT(refusal("f32[batch,3]", logits(at::eye(3), {0, 1, 3})),
@@ -91,7 +91,8 @@ TEST(Evaluate, RefusesWhatDoesNotFit) {
 
 TEST(Metric, IsFoundByName) {
   EXPECT_EQ(parse_metric("perplexity"), Metric::kPerplexity);
-  EXPECT_THAT(testing::thrown([] { parse_metric("top2"); }), ::testing::HasSubstr("top1, top5"));
+  EXPECT_THAT(testing::message_of([] { parse_metric("top2"); }),
+              ::testing::HasSubstr("top1, top5"));
 }
 
 }  // namespace

@@ -2,22 +2,21 @@
 
 #pragma once
 
-#include "compress/error.h"
-
+#include <exception>
 #include <string>
 #include <utility>
 
 namespace compress::testing {
 
-/// The text of the Error that `call` throws; "no error" if it throws none.
+/// The text of what `call` throws; "nothing was thrown" if it throws nothing.
 template <class Call>
 std::string message_of(Call&& call) {
   try {
     std::forward<Call>(call)();
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {
     return error.what();
   }
-  return "no error";
+  return "nothing was thrown";
 }
 
 }  // namespace compress::testing

@@ -4,7 +4,7 @@
 
 #include "compress/weight.h"
 #include "passes/registry.h"
-#include "tests/support/thrown.h"
+#include "tests/support/errors.h"
 
 #include <ATen/ATen.h>
 
@@ -48,7 +48,7 @@ Change run_pass(std::string_view line, Model& model) {
 }
 
 std::string refusal(std::string_view line, Model& model) {
-  return thrown([&] { run_pass(line, model); });
+  return message_of([&] { run_pass(line, model); });
 }
 
 std::string effective_weight(Model& model, std::string_view name) {

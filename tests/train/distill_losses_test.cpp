@@ -4,7 +4,7 @@
 
 #include "compress/error.h"
 #include "compress/train/label_losses.h"
-#include "tests/support/thrown.h"
+#include "tests/support/errors.h"
 #include "tests/train/golden.h"
 
 #include <ATen/ATen.h>
@@ -116,11 +116,11 @@ TEST(LabelLosses, SquaredErrorDoesNotBroadcast) {
   const at::Tensor output = at::tensor({1.f, 2.f, 5.f}).view({3, 1});
   const at::Tensor target = at::tensor({0.f, 2.f, 2.f});
   EXPECT_NEAR(mean_squared_error(output, target).item<double>(), 10.0 / 3, 1e-6);
-  EXPECT_THAT(testing::thrown([&] { mean_squared_error(output, at::zeros({2})); }),
+  EXPECT_THAT(testing::message_of([&] { mean_squared_error(output, at::zeros({2})); }),
               HasSubstr("the model's output is [3, 1], its target [2]"));
-  EXPECT_THAT(testing::thrown([&] { mean_squared_error(output, at::zeros({3}, at::kLong)); }),
+  EXPECT_THAT(testing::message_of([&] { mean_squared_error(output, at::zeros({3}, at::kLong)); }),
               HasSubstr("whole numbers"));
-  EXPECT_THAT(testing::thrown([&] {
+  EXPECT_THAT(testing::message_of([&] {
                 cross_entropy(at::zeros({2, 5}), at::zeros({3}, at::kLong));
               }),
               HasSubstr("logits are [2, 5], labels [3]"));
@@ -244,17 +244,19 @@ TEST(FeatureError, IsRelativeToTheTeachersEnergy) {
 
 TEST(DistillLosses, RefuseWhatDoesNotFitWithBothShapes) {
   const at::Tensor a = at::zeros({2, 10}), b = at::zeros({2, 100}), c = at::zeros({3, 10});
-  EXPECT_THAT(testing::thrown([&] { kd_logits(a, b, 4); }),
+  EXPECT_THAT(testing::message_of([&] { kd_logits(a, b, 4); }),
               HasSubstr("the student's is [2, 10], the teacher's [2, 100]"));
-  EXPECT_THAT(testing::thrown([&] { decoupled_kd(a, a, at::zeros({3}, at::kLong), 1, 8, 4); }),
+  EXPECT_THAT(testing::message_of([&] { decoupled_kd(a, a, at::zeros({3}, at::kLong), 1, 8, 4); }),
               HasSubstr("logits are [2, 10], labels [3]"));
-  EXPECT_THAT(testing::thrown([&] { hint(a, b); }), HasSubstr("[2, 10], the teacher's [2, 100]"));
-  EXPECT_THAT(testing::thrown([&] { attention_transfer(a, a); }), HasSubstr("[n, c, h, w]"));
-  EXPECT_THAT(testing::thrown([&] { similarity_preserving(a, c); }),
+  EXPECT_THAT(testing::message_of([&] { hint(a, b); }),
+              HasSubstr("[2, 10], the teacher's [2, 100]"));
+  EXPECT_THAT(testing::message_of([&] { attention_transfer(a, a); }), HasSubstr("[n, c, h, w]"));
+  EXPECT_THAT(testing::message_of([&] { similarity_preserving(a, c); }),
               HasSubstr("same number of samples"));
-  EXPECT_THAT(testing::thrown([&] { relational_angle(a, c); }),
+  EXPECT_THAT(testing::message_of([&] { relational_angle(a, c); }),
               HasSubstr("same number of samples"));
-  EXPECT_THAT(testing::thrown([&] { feature_error(a, b); }), HasSubstr("features differ in size"));
+  EXPECT_THAT(testing::message_of([&] { feature_error(a, b); }),
+              HasSubstr("features differ in size"));
 }
 
 }  // namespace

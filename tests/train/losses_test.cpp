@@ -5,7 +5,7 @@
 #include "compress/error.h"
 #include "compress/train/label_losses.h"
 #include "compress/train/loss.h"
-#include "tests/support/thrown.h"
+#include "tests/support/errors.h"
 
 #include <ATen/ATen.h>
 
@@ -137,7 +137,7 @@ TEST(LossOptions, AreRefusedWithTheirPlace) {
   EXPECT_THAT(read(R"([{"distill_logits": {"temperature": 0}}])"), HasSubstr("temperature"));
   EXPECT_THAT(read(R"(["distil_logits"])"), HasSubstr("did you mean `distill_logits`?"));
   // A bare name has its defaults, which for features name no place.
-  EXPECT_THAT(testing::thrown([] { loss_of(R"("hint")"); }),
+  EXPECT_THAT(testing::message_of([] { loss_of(R"("hint")"); }),
               HasSubstr("/hint/tap: names no place"));
 }
 
@@ -245,11 +245,11 @@ TEST(HintLoss, ComparesEqualChannelsAsTheyAre) {
 
 TEST(HintLoss, RefusesSizesThatNoAdapterFits) {
   Setting s;
-  EXPECT_THAT(testing::thrown(
+  EXPECT_THAT(testing::message_of(
                   [&] { compute(*loss_of(R"({"hint": {"tap": "map", "adapter": "none"}})"), s); }),
               HasSubstr("the student's feature is [2, 4, 4, 4], the teacher's [2, 6, 4, 4]"));
   s.teachers.at("original").taps["map"] = at::zeros({2, 6, 2, 2});
-  EXPECT_THAT(testing::thrown([&] { compute(*loss_of(R"({"hint": {"tap": "map"}})"), s); }),
+  EXPECT_THAT(testing::message_of([&] { compute(*loss_of(R"({"hint": {"tap": "map"}})"), s); }),
               HasSubstr("hint: with the teacher `original`, at `map`: the student's feature is "
                         "[2, 4, 4, 4], the teacher's [2, 6, 2, 2]"));
 }
@@ -277,20 +277,20 @@ TEST(Losses, RefuseABatchThatDoesNotFit) {
   Setting s;
   s.teachers.at("big").outputs[0] = at::zeros({2, 100});
   for (const std::string name : {"distill_logits", "decoupled"}) {
-    EXPECT_THAT(testing::thrown(
+    EXPECT_THAT(testing::message_of(
                     [&] { compute(*loss_of("{\"" + name + "\": {\"teacher\": \"big\"}}"), s); }),
                 HasSubstr("teacher `big`: it tells 100 classes apart, the student 3"));
   }
   s.batch.labels = at::tensor({2, 3}, at::kLong);
-  EXPECT_THAT(testing::thrown([&] { compute(*loss_of(R"("cross_entropy")"), s); }),
+  EXPECT_THAT(testing::message_of([&] { compute(*loss_of(R"("cross_entropy")"), s); }),
               HasSubstr("label 3 is outside the model's 3 classes"));
   s.batch.labels = at::Tensor();
-  EXPECT_THAT(testing::thrown([&] { compute(*loss_of(R"("cross_entropy")"), s); }),
+  EXPECT_THAT(testing::message_of([&] { compute(*loss_of(R"("cross_entropy")"), s); }),
               HasSubstr("cross_entropy: the training data has no labels"));
-  EXPECT_THAT(testing::thrown([&] { compute(*loss_of(R"("decoupled")"), s); }),
+  EXPECT_THAT(testing::message_of([&] { compute(*loss_of(R"("decoupled")"), s); }),
               HasSubstr("the training data has no labels"));
   EXPECT_THAT(
-      testing::thrown([&] { compute(*loss_of(R"({"attention": {"taps": ["vector"]}})"), s); }),
+      testing::message_of([&] { compute(*loss_of(R"({"attention": {"taps": ["vector"]}})"), s); }),
       HasSubstr("attention: with the teacher `original`, at `vector`: attention is "
                 "compared between two [n, c, h, w]"));
 }

@@ -3,8 +3,8 @@
 #include "compress/train/optimizer.h"
 
 #include "compress/error.h"
+#include "tests/support/errors.h"
 #include "tests/support/models.h"
-#include "tests/support/thrown.h"
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
@@ -118,7 +118,7 @@ TEST(OptimizerState, ThatDoesNotFitIsRefusedByName) {
   const auto refuse = [&](const std::function<void(std::map<std::string, at::Tensor>&)>& damage) {
     auto damaged = state;
     damage(damaged);
-    const std::string text = testing::thrown([&] { adam.load_state(damaged); });
+    const std::string text = testing::message_of([&] { adam.load_state(damaged); });
     EXPECT_EQ(adam.state().size(), 6u);  // and what was there stays
     return text;
   };
@@ -136,9 +136,9 @@ TEST(OptimizerState, ThatDoesNotFitIsRefusedByName) {
   EXPECT_EQ(refuse([](auto& s) { s["fc.baas/step"] = at::zeros({}); }),
             "fc.baas/step: adam keeps no such state for any parameter (did you mean "
             "`fc.bias/step`?)");
-  EXPECT_THAT(testing::thrown([&] { sgd.load_state(state); }),
+  EXPECT_THAT(testing::message_of([&] { sgd.load_state(state); }),
               HasSubstr("fc.bias/exp_avg: sgd keeps no such state"));
-  EXPECT_THAT(testing::thrown([&] { adam.load_state(sgd.state()); }),
+  EXPECT_THAT(testing::message_of([&] { adam.load_state(sgd.state()); }),
               HasSubstr("fc.bias/momentum: adam keeps no such state"));
 }
 
@@ -176,14 +176,14 @@ TEST(OptimizerReplace, RefusesWhatDoesNotFit) {
   Optimizer adam(kAdam, two_parameters());
   take_steps(adam, 0, 1);
   const auto same = [](const at::Tensor& m) { return m; };
-  EXPECT_THAT(testing::thrown([&] { adam.replace("fc.bias", at::zeros({3}), same); }),
+  EXPECT_THAT(testing::message_of([&] { adam.replace("fc.bias", at::zeros({3}), same); }),
               HasSubstr("the new state has the sizes [64] and the new tensor [3]"));
-  EXPECT_THAT(testing::thrown([&] { adam.replace("fc.bas", at::zeros({64}), same); }),
+  EXPECT_THAT(testing::message_of([&] { adam.replace("fc.bas", at::zeros({64}), same); }),
               HasSubstr("did you mean `fc.bias`?"));
   EXPECT_THAT(
-      testing::thrown([&] { adam.replace("fc.bias", adam.parameters()[1].tensor * 2, same); }),
+      testing::message_of([&] { adam.replace("fc.bias", adam.parameters()[1].tensor * 2, same); }),
       HasSubstr("not a floating-point leaf (detach it)"));
-  EXPECT_THAT(testing::thrown([&] { adam.moments("fc.bas"); }),
+  EXPECT_THAT(testing::message_of([&] { adam.moments("fc.bas"); }),
               HasSubstr("did you mean `fc.bias`?"));
 }
 
@@ -315,7 +315,7 @@ TEST(OptimizerClip, LeavesShortGradientsAndSaysWhatIsNotFinite) {
 
 TEST(Optimizer, RefusesWhatItCannotTrain) {
   const auto make = [](OptimizerOptions options, std::vector<OptimizedParameter> parameters) {
-    return testing::thrown([&] { Optimizer(std::move(options), std::move(parameters)); });
+    return testing::message_of([&] { Optimizer(std::move(options), std::move(parameters)); });
   };
   EXPECT_EQ(make(kSgd, {{"a", leaf(at::ones({1}))}, {"a", leaf(at::ones({1}))}}),
             "a: there are two parameters of this name");

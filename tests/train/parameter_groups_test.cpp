@@ -3,8 +3,8 @@
 #include "compress/error.h"
 #include "compress/graph/text.h"
 #include "compress/train/optimizer.h"
+#include "tests/support/errors.h"
 #include "tests/support/models.h"
-#include "tests/support/thrown.h"
 #include "tests/train/golden_optimizers.h"
 
 #include <ATen/ATen.h>
@@ -124,7 +124,7 @@ TEST(ParameterGroups, OneTensorUnderTwoNamesIsOneParameter) {
 }
 
 std::string refusal(const Model& model, const std::string& groups) {
-  return testing::thrown([&] { optimized_parameters(model, read_groups(groups), "/groups"); });
+  return testing::message_of([&] { optimized_parameters(model, read_groups(groups), "/groups"); });
 }
 
 TEST(ParameterGroups, RefuseASelectorThatMatchesNothingWithTheNearestName) {

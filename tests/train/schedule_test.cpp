@@ -2,7 +2,7 @@
 
 #include "compress/train/schedule.h"
 
-#include "tests/support/thrown.h"
+#include "tests/support/errors.h"
 #include "tests/train/golden_optimizers.h"
 
 #include <gmock/gmock.h>
@@ -71,7 +71,7 @@ TEST(Schedule, WarmsUpInFractionsOfAStepToo) {
 
 // What a wrong schedule in a recipe, or in C++, is told.
 std::string refusal(const std::string& json) {
-  return testing::thrown([&] { testing::read_choice<ScheduleOptions>(parse_json(json)); });
+  return testing::message_of([&] { testing::read_choice<ScheduleOptions>(parse_json(json)); });
 }
 
 TEST(Schedule, RefusesOptionsThatMakeNoSense) {

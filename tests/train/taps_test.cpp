@@ -6,7 +6,7 @@
 #include "compress/graph/text.h"
 #include "compress/model.h"
 #include "compress/zoo/zoo.h"
-#include "tests/support/thrown.h"
+#include "tests/support/errors.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -26,7 +26,7 @@ at::Tensor image(int64_t count) {
 }
 
 std::string refusal(const Model& model, std::string_view text) {
-  return testing::thrown([&] { find_tap(model, text); });
+  return testing::message_of([&] { find_tap(model, text); });
 }
 
 TEST(Taps, KeepWhatModulesOfAResNetGive) {

@@ -3,8 +3,8 @@
 #include "compress/data/tensors.h"
 #include "compress/graph/digest.h"
 #include "compress/train/trainer.h"
+#include "tests/support/errors.h"
 #include "tests/support/models.h"
-#include "tests/support/thrown.h"
 #include "tests/train/training_fixture.h"
 
 #include <ATen/ATen.h>
@@ -19,7 +19,7 @@ namespace {
 using testing::environment_of;
 using ::testing::HasSubstr;
 using testing::linear_network;
-using testing::thrown;
+using testing::message_of;
 using testing::toy_data;
 using testing::train_options;
 
@@ -124,7 +124,7 @@ linear = aten::linear(x, fc.weight, none) : f32[batch,5] @ fc
 return output = linear
 )");
   const auto refusal = [&](const std::string& losses) {
-    return thrown([&] {
+    return message_of([&] {
       Model student = linear_network();
       PassContext context(1);
       context.original = &teacher;

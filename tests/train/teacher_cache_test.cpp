@@ -3,8 +3,8 @@
 #include "compress/train/teacher_cache.h"
 
 #include "compress/error.h"
+#include "tests/support/errors.h"
 #include "tests/support/paths.h"
-#include "tests/support/thrown.h"
 
 #include <ATen/ATen.h>
 
@@ -64,10 +64,11 @@ TEST(TeacherCache, KeepsRowsOfAnyShapeAndHalfPrecisionAsFloat) {
   const at::Tensor rows = logits(6).view({2, 3, 5}).to(at::kBFloat16);
   cache.store({0, 1}, 0, rows);
   EXPECT_TRUE(cache.find({0, 1}, 0).equal(rows.to(at::kFloat)));
-  EXPECT_THAT(testing::thrown([&] { cache.store({0}, 0, logits(1)); }),
+  EXPECT_THAT(testing::message_of([&] { cache.store({0}, 0, logits(1)); }),
               HasSubstr("has rows of [3, 5], the teacher gives [5]"));
-  EXPECT_THAT(testing::thrown([&] { cache.store({0}, 0, rows.slice(0, 0, 1).to(at::kDouble)); }),
-              HasSubstr("a cache keeps float32, the teacher gives Double"));
+  EXPECT_THAT(
+      testing::message_of([&] { cache.store({0}, 0, rows.slice(0, 0, 1).to(at::kDouble)); }),
+      HasSubstr("a cache keeps float32, the teacher gives Double"));
 }
 
 TEST(TeacherCache, TellsVariantsApart) {
@@ -102,7 +103,7 @@ TEST(TeacherCache, RefusesAFileThatIsCutOffOrNotItsOwn) {
   TeacherCache(scratch.path(), kPlain, 6).store({0, 1, 2, 3}, 0, logits(4));
   const std::string good = contents(path);
   const auto find = [&](const TeacherCacheKey& key, int64_t samples) {
-    return testing::thrown([&] { TeacherCache(scratch.path(), key, samples).find({0}, 0); });
+    return testing::message_of([&] { TeacherCache(scratch.path(), key, samples).find({0}, 0); });
   };
   EXPECT_EQ(find(kPlain, 6), "nothing was thrown");
   EXPECT_THAT(find(kPlain, 7), HasSubstr("belongs to another run: `samples` is 6, not 7"));

@@ -7,9 +7,9 @@
 #include "compress/train/losses.h"
 #include "compress/train/teacher_cache.h"
 #include "compress/zoo/zoo.h"
+#include "tests/support/errors.h"
 #include "tests/support/models.h"
 #include "tests/support/paths.h"
-#include "tests/support/thrown.h"
 
 #include <ATen/ATen.h>
 
@@ -53,22 +53,23 @@ TEST(Teacher, IsInEvaluationModeAndHasNoGradients) {
 }
 
 TEST(Teacher, RefusesWhatDoesNotFit) {
-  EXPECT_THAT(testing::thrown([] { Teacher("t", testing::parse_filled(kClassifier), {"fx"}); }),
+  EXPECT_THAT(testing::message_of([] { Teacher("t", testing::parse_filled(kClassifier), {"fx"}); }),
               HasSubstr("teacher `t`: the model has no module and no value `fx`"));
   const Teacher images("big", zoo::build("resnet20-cifar10"));
-  EXPECT_THAT(testing::thrown([&] { images.require_fit(data()->info(), 4); }),
+  EXPECT_THAT(testing::message_of([&] { images.require_fit(data()->info(), 4); }),
               HasSubstr("teacher `big`: a sample of ten is [4], the model's input"));
   const Teacher fixed("old", testing::parse_filled("input x : f32[2,4]\n"
                                                    "relu = aten::relu(x)\n"
                                                    "return output = relu\n"));
-  EXPECT_EQ(testing::thrown([&] { fixed.require_fit(data()->info(), 2); }), "nothing was thrown");
-  EXPECT_THAT(testing::thrown([&] { fixed.require_fit(data()->info(), 4); }),
+  EXPECT_EQ(testing::message_of([&] { fixed.require_fit(data()->info(), 2); }),
+            "nothing was thrown");
+  EXPECT_THAT(testing::message_of([&] { fixed.require_fit(data()->info(), 4); }),
               HasSubstr("teacher `old`: its batch size 2 is baked in, training has batches of 4"));
   const Activations three{{at::zeros({2, 3})}, {}}, five{{at::zeros({2, 5})}, {}};
   const Activations tokens{{at::zeros({2, 7, 3})}, {}};
-  EXPECT_THAT(testing::thrown([&] { require_same_logits(three, five, "t"); }),
+  EXPECT_THAT(testing::message_of([&] { require_same_logits(three, five, "t"); }),
               HasSubstr("teacher `t`: it tells 5 classes apart, the student 3"));
-  EXPECT_THAT(testing::thrown([&] { require_same_logits(three, tokens, "t"); }),
+  EXPECT_THAT(testing::message_of([&] { require_same_logits(three, tokens, "t"); }),
               HasSubstr("its output is [2, 7, 3], the student's [2, 3]"));
 }
 

@@ -6,7 +6,7 @@
 #include "compress/data/tensors.h"
 #include "compress/graph/digest.h"
 #include "compress/graph/text.h"
-#include "tests/support/thrown.h"
+#include "tests/support/errors.h"
 #include "tests/train/training_fixture.h"
 
 #include <ATen/ATen.h>
@@ -25,7 +25,7 @@ using testing::conv_network;
 using testing::environment_of;
 using ::testing::HasSubstr;
 using testing::linear_network;
-using testing::thrown;
+using testing::message_of;
 using testing::toy_data;
 using testing::train_model;
 using testing::train_options;
@@ -193,7 +193,7 @@ TEST_P(Resumed, EndsInTheSameBytesAsAnUndisturbedRun) {
   const auto broken = std::make_shared<FailingData>(data, 6);  // one batch goes to prepare losses
   environment.open_data = [&](const std::string&, bool) -> DatasetPtr { return broken; };
   Model first = conv_network();
-  EXPECT_THAT(thrown([&] { train_model(first, options, environment, GetParam()); }),
+  EXPECT_THAT(message_of([&] { train_model(first, options, environment, GetParam()); }),
               HasSubstr("pulled out"));
   ASSERT_TRUE(std::filesystem::exists(folder / "training.json"));
 
@@ -224,18 +224,19 @@ TEST(TrainRefuses, ACheckpointOfAnotherNumberOfThreads) {
   const auto broken = std::make_shared<FailingData>(data, 4);
   environment.open_data = [&](const std::string&, bool) -> DatasetPtr { return broken; };
   Model model = linear_network();
-  EXPECT_THAT(thrown([&] { train_model(model, options, environment); }), HasSubstr("pulled out"));
+  EXPECT_THAT(message_of([&] { train_model(model, options, environment); }),
+              HasSubstr("pulled out"));
   environment.resume = true;
   environment.open_data = [&](const std::string&, bool) { return data; };
   const int threads = at::get_num_threads();
   at::set_num_threads(threads + 1);
   Model again = linear_network();
-  EXPECT_THAT(thrown([&] { train_model(again, options, environment); }),
+  EXPECT_THAT(message_of([&] { train_model(again, options, environment); }),
               HasSubstr("cannot go on with"));
   at::set_num_threads(threads);
   PassContext other(1);
   other.key = "another recipe";
-  EXPECT_THAT(thrown([&] { train(again, options, {}, environment, other); }),
+  EXPECT_THAT(message_of([&] { train(again, options, {}, environment, other); }),
               HasSubstr("another recipe, data, seed or model"));
 }
 
@@ -243,7 +244,7 @@ TEST(TrainRefuses, ToGoOnWithoutAFiniteLoss) {
   Model model = conv_network();
   const TrainOptions options =
       train_options(R"({"epochs": 9, "batch_size": 32, "optimizer": {"sgd": {"lr": 1e12}}})");
-  const std::string said = thrown([&] {
+  const std::string said = message_of([&] {
     train_model(model, options, environment_of(toy_data({3, 8, 8}, 64)));
   });
   EXPECT_THAT(said, HasSubstr("step "));
@@ -253,7 +254,7 @@ TEST(TrainRefuses, ToGoOnWithoutAFiniteLoss) {
 
 TEST(TrainRefuses, DataThatDoesNotFit) {
   const auto refusal = [](const DatasetPtr& data, const std::string& options) {
-    return thrown([&] {
+    return message_of([&] {
       Model model = linear_network();
       train_model(model, train_options(options), environment_of(data));
     });

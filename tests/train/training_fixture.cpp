@@ -4,9 +4,9 @@
 
 #include "compress/data/tensors.h"
 #include "compress/error.h"
+#include "tests/support/errors.h"
 #include "tests/support/models.h"
 #include "tests/support/pass_fixture.h"
-#include "tests/support/thrown.h"
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>

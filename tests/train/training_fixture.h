@@ -6,7 +6,7 @@
 #include "compress/model.h"
 #include "compress/train/environment.h"
 #include "compress/train/trainer.h"
-#include "tests/support/thrown.h"
+#include "tests/support/errors.h"
 
 #include <filesystem>
 #include <functional>

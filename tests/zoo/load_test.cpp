@@ -4,8 +4,8 @@
 #include "compress/io/state_dict.h"
 #include "compress/zoo/architecture.h"
 #include "compress/zoo/zoo.h"
+#include "tests/support/errors.h"
 #include "tests/support/paths.h"
-#include "tests/support/thrown.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -46,23 +46,25 @@ std::vector<std::string> proposed(const StateDict& weights) {
 }
 
 TEST(ZooSpec, NamesTheNearestArchitecture) {
-  EXPECT_THAT(testing::thrown([] { zoo::build("resnet20-cifar"); }), HasSubstr("resnet20-cifar10"));
+  EXPECT_THAT(testing::message_of([] { zoo::build("resnet20-cifar"); }),
+              HasSubstr("resnet20-cifar10"));
 }
 
 TEST(ZooSpec, ListsTheNumbersOfAnArchitecture) {
-  const std::string text = testing::thrown([] { zoo::build("nanogpt{depth=3}"); });
+  const std::string text = testing::message_of([] { zoo::build("nanogpt{depth=3}"); });
   EXPECT_THAT(text, HasSubstr("no number `depth`"));
   EXPECT_THAT(text, HasSubstr("layers, heads, width"));
 }
 
 TEST(ZooSpec, RefusesNumbersThatMakeNoNetwork) {
-  EXPECT_THAT(testing::thrown([] { zoo::build("nanogpt{heads=5}"); }),
+  EXPECT_THAT(testing::message_of([] { zoo::build("nanogpt{heads=5}"); }),
               HasSubstr("width 384 is not a multiple of heads 5"));
-  EXPECT_THAT(testing::thrown([] { zoo::build("resnet20-cifar10{classes=0}"); }),
+  EXPECT_THAT(testing::message_of([] { zoo::build("resnet20-cifar10{classes=0}"); }),
               HasSubstr("at least 1"));
-  EXPECT_THAT(testing::thrown([] { zoo::build("resnet20-cifar10{classes=ten}"); }),
+  EXPECT_THAT(testing::message_of([] { zoo::build("resnet20-cifar10{classes=ten}"); }),
               HasSubstr("`ten`"));
-  EXPECT_THAT(testing::thrown([] { zoo::build("wrn-16-4-cifar10{depth=17}"); }), HasSubstr("6n+4"));
+  EXPECT_THAT(testing::message_of([] { zoo::build("wrn-16-4-cifar10{depth=17}"); }),
+              HasSubstr("6n+4"));
 }
 
 TEST(ZooBuild, GivesTheSameWeightsForTheSameSeed) {
@@ -90,7 +92,7 @@ TEST(ZooLoad, ListsEverythingThatDoesNotFit) {
   weights["fc4.weight"] = weights["fc3.weight"];
   weights.erase("fc3.weight");
   weights["fc1.bias"] = at::zeros({7});
-  const std::string text = testing::thrown([&] { zoo::load_into(model, state_dict(weights)); });
+  const std::string text = testing::message_of([&] { zoo::load_into(model, state_dict(weights)); });
   EXPECT_THAT(text, HasSubstr("fc4.weight [10, 100]: the network has no such tensor (nearest: "
                               "fc3.weight [10, 100])"));
   EXPECT_THAT(text, HasSubstr("fc3.weight [10, 100]: missing in the file"));
@@ -115,7 +117,7 @@ TEST(ZooLoad, TakesATiedTensorUnderEitherName) {
   differing["lm_head.weight"] = at::zeros({65, 64});
   EXPECT_NO_THROW(zoo::load_into(model, state_dict(both)));
   EXPECT_NO_THROW(zoo::load_into(model, state_dict(head_only)));
-  EXPECT_THAT(testing::thrown([&] { zoo::load_into(model, state_dict(differing)); }),
+  EXPECT_THAT(testing::message_of([&] { zoo::load_into(model, state_dict(differing)); }),
               HasSubstr("lm_head.weight is tied to transformer.wte.weight"));
 }
 

@@ -197,7 +197,7 @@ std::string Call::transposed_weight(const Argument& weight) {
   std::string& name = translator_.transposed_[value];
   if (!name.empty()) return name;
   if (const EncodedWeight* codes = encoded(weight)) {
-    return name = translator_.add_decoded(*codes, /*transposed=*/true);
+    return name = translator_.add_decoded(*codes, value->type.dtype.value(), /*transposed=*/true);
   }
   // A tied tensor is written once, as it is.
   if (!translator_.is_constant(value) || translator_.uses_.of(value).size() > 1) {

@@ -93,7 +93,8 @@ at::Tensor pack_nibbles(const at::Tensor& codes) {
   return packed;
 }
 
-std::string Translator::add_decoded(const EncodedWeight& weight, bool transposed) {
+std::string Translator::add_decoded(const EncodedWeight& weight, c10::ScalarType dtype,
+                                    bool transposed) {
   const bool is_nibbles = weight.quantized.bits == 4 && out_.opset >= 21;
   const Dequantization how = split(weight.quantized, transposed);
   const auto add = [&](const std::string& suffix, const at::Tensor& tensor, bool is_codes) {
@@ -120,6 +121,9 @@ std::string Translator::add_decoded(const EncodedWeight& weight, bool transposed
     std::swap(order[0], order[static_cast<size_t>(how.swapped)]);
     name = emit("Transpose", {name}, {{"perm", order}}, 1)[0];
   }
+  if (dtype != at::kFloat) {
+    name = emit("Cast", {name}, {{"to", static_cast<int64_t>(data_type(dtype))}}, 1)[0];
+  }
   return name;
 }
 
@@ -145,6 +149,7 @@ std::string bias_of(Call& call) {
   if (!is_integer) return call.input("bias");
   // In double until the end: a float holds 24 of the 32 bits.
   at::Tensor step = (scales_of(weight->quantized).view(-1) * static_cast<float>(*scale));
+  if (step.numel() != 1 && step.numel() != bias->numel()) return call.input("bias");
   const at::Tensor codes = (bias->to(at::kDouble) / step.to(at::kDouble)).round();
   if (codes.abs().max().item<double>() > std::numeric_limits<int32_t>::max()) {
     call.note(
@@ -154,14 +159,15 @@ std::string bias_of(Call& call) {
     return call.input("bias");
   }
   const bool one_scale = step.numel() == 1;
-  if (one_scale) step = step.view({});
+  if (one_scale) step = step.reshape({});
   const at::Tensor integers = codes.to(at::kInt).contiguous();
   std::vector<Attribute> attributes;
   if (!one_scale) attributes.push_back({"axis", int64_t{0}});
-  return call.emit("DequantizeLinear",
-                   {call.constant(integers), call.constant(step),
-                    call.constant(at::zeros(step.sizes(), at::kInt))},
-                   std::move(attributes));
+  const std::string decoded = call.emit("DequantizeLinear",
+                                        {call.constant(integers), call.constant(step),
+                                         call.constant(at::zeros(step.sizes(), at::kInt))},
+                                        std::move(attributes));
+  return call.cast(decoded, at::kFloat, call.dtype("bias"));
 }
 
 }  // namespace compress::onnx

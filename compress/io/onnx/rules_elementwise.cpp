@@ -192,6 +192,9 @@ std::string soft_plus(Call& call, const std::string& x) { return call.emit("Soft
 
 void softplus(Call& call) {
   if (call.number("beta") != 1) call.refuse("softplus with beta other than 1");
+  // Above the threshold x itself: from 15 on that is what a float holds of the logarithm.
+  constexpr double kNoMatter = 15;
+  if (call.number("threshold") < kNoMatter) call.refuse("softplus with a threshold below 15");
   call.result(soft_plus(call, call.input("self")));
 }
 
@@ -202,7 +205,13 @@ void mish(Call& call) {
 
 void glu(Call& call) {
   const int64_t axis = call.axis("dim", call.rank("self"));
-  const auto halves = call.emit_list("Split", {call.input("self")}, {{"axis", axis}}, 2);
+  std::vector<std::string> inputs{call.input("self")};
+  // From opset 18 on a Split needs to be told into what.
+  const Dim whole = call.sizes("self").at(static_cast<size_t>(axis));
+  if (!whole.is_symbolic()) {
+    inputs.push_back(call.constant(std::vector<int64_t>{whole.size / 2, whole.size / 2}));
+  }
+  const auto halves = call.emit_list("Split", inputs, {{"axis", axis}}, 2);
   call.result(call.emit("Mul", {halves[0], call.emit("Sigmoid", {halves[1]})}));
 }
 

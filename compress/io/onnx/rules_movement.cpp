@@ -24,7 +24,8 @@ void slice(Call& call) {
 void narrow(Call& call) {
   const int64_t axis = call.axis("dim", call.rank("self"));
   const Size start = call.size(call.argument("start"));
-  const Size end = call.arithmetic("Add", start, call.size(call.argument("length")));
+  Size end = call.arithmetic("Add", start, call.size(call.argument("length")));
+  if (start.is_known() && start.number < 0 && end.is_known() && end.number == 0) end = Size(kEnd);
   call.result(call.slice(call.input("self"), axis, start, end));
 }
 
@@ -93,6 +94,7 @@ void roll(Call& call) {
 }
 
 void flip(Call& call) {
+  if (call.argument("dims").list().empty()) return call.result(call.input("self"));
   const std::vector<int64_t> axes = call.axes("dims", call.rank("self"));
   const std::vector<int64_t> starts(axes.size(), -1), steps(axes.size(), -1),
       ends(axes.size(), std::numeric_limits<int64_t>::min());

@@ -138,8 +138,7 @@ void resize_nearest(Call& call) {
 void resize_smooth(Call& call, const std::string& mode) {
   const bool corners = call.flag("align_corners");
   std::vector<Attribute> attributes{
-      {"mode", mode},
-      {"coordinate_transformation_mode", corners ? "align_corners" : "pytorch_half_pixel"}};
+      {"mode", mode}, {"coordinate_transformation_mode", corners ? "align_corners" : "half_pixel"}};
   // Keys, "Cubic convolution interpolation for digital image processing", IEEE ASSP 1981, with the
   // a of LibTorch.
   if (mode == "cubic") attributes.push_back({"cubic_coeff_a", -0.75f});

@@ -22,13 +22,12 @@ struct Range {
 // Fewer codes than the type has: what lies outside is clipped before.
 std::string clipped(Call& call, const std::string& x, const Range& range, double scale,
                     int64_t zero_point) {
-  const c10::ScalarType dtype = call.dtype("self");
   call.note(
       fmt::format("activations of {} codes are 8 bits with a Clip in front, which keeps "
                   "ONNX Runtime from its integer kernels",
                   range.high - range.low + 1));
   const auto bound = [&](int64_t code) {
-    return call.constant(static_cast<double>(code - zero_point) * scale, dtype);
+    return call.constant(static_cast<double>(code - zero_point) * scale, at::kFloat);
   };
   return call.emit("Clip", {x, bound(range.low), bound(range.high)});
 }
@@ -38,13 +37,14 @@ void quantize(Call& call, double scale, int64_t zero_point) {
   if (!range.fits()) {
     call.refuse(fmt::format("codes {} to {} do not fit 8 bits", range.low, range.high));
   }
-  std::string x = call.input("self");
+  std::string x = call.input("self", at::kFloat);  // quantizers know no other dtype in opset 17
   if (!range.is_full()) x = clipped(call, x, range, scale, zero_point);
   const std::vector<std::string> step{
       call.constant(scale, at::kFloat),
       call.constant(at::full({}, zero_point, range.is_signed() ? at::kChar : at::kByte))};
   const std::string codes = call.emit("QuantizeLinear", {x, step[0], step[1]});
-  call.result(call.emit("DequantizeLinear", {codes, step[0], step[1]}));
+  const std::string rounded = call.emit("DequantizeLinear", {codes, step[0], step[1]});
+  call.result(call.cast(rounded, at::kFloat, call.out_dtype()));
 }
 
 void fake_quantize(Call& call) { quantize(call, call.number("scale"), call.integer("zero_point")); }

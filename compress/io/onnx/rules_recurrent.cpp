@@ -3,6 +3,7 @@
 // ONNX has one layer an operator, all gates of a direction in one matrix, and its own order of the
 // gates: i o f c where LibTorch has i f g o, and z r h where LibTorch has r z n.
 
+#include "compress/encoding.h"
 #include "compress/io/onnx/rules.h"
 #include "compress/io/onnx/translator.h"
 
@@ -13,6 +14,7 @@
 #include <fmt/format.h>
 
 #include <limits>
+#include <optional>
 
 namespace compress::onnx {
 namespace {
@@ -38,7 +40,13 @@ class Stack {
     directions_ = call.flag("bidirectional") ? 2 : 1;
     if (call.flag("train") && call.number("dropout") != 0) call.refuse("dropout in training mode");
     for (const Argument& parameter : call.argument("params").list()) {
-      const auto stored = call.stored(parameter);
+      const EncodedWeight* codes = call.encoded(parameter);
+      const auto stored =
+          codes ? std::optional(dequantize(codes->quantized)) : call.stored(parameter);
+      if (codes) {
+        call.note(fmt::format("{} is written in floating point: {} has no integer weights",
+                              codes->name, cell_.op));
+      }
       if (!stored) call.refuse("weights that are computed when the network runs");
       parameters_.push_back(*stored);
     }

@@ -209,7 +209,8 @@ const std::string& Translator::name_of(const Value* value) {
   if (found != names_.end()) return found->second;
   const auto weight = weights_.find(value);
   if (weight != weights_.end()) {
-    return names_[value] = add_decoded(weight->second, /*transposed=*/false);
+    return names_[value] =
+               add_decoded(weight->second, value->type.dtype.value(), /*transposed=*/false);
   }
   COMPRESS_CHECK(is_constant(value),
                  fmt::format("{} was translated before its use", value->name()));

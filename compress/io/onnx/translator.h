@@ -62,7 +62,7 @@ class Translator {
   bool is_constant(const Value* value);
   Initializer stored(const Value* value) const;
   std::string add_stored(const Value* value);
-  std::string add_decoded(const EncodedWeight& weight, bool transposed);
+  std::string add_decoded(const EncodedWeight& weight, c10::ScalarType dtype, bool transposed);
   std::string add_initializer(Initializer tensor);
   std::string constant(const at::Tensor& tensor);
   std::vector<std::string> emit(const std::string& op, std::vector<std::string> inputs,

@@ -34,6 +34,51 @@ fc = aten::linear(flat, fc.weight, none) : f32[batch,10] @ fc
 return fc = fc
 )";
 
+// Channels that are not where a pair of layers would have them: a norm over tokens, an image
+// without a batch, a weight on the left.
+constexpr const char* kNoPairs[] = {R"(
+input x : f32[2,6,4]
+parameter a.weight : f32[6,4]
+parameter b.weight : f32[3,6]
+parameter bn.weight : f32[6]
+parameter bn.bias : f32[6]
+buffer bn.running_mean : f32[6] = [0, 1, -1, 0.5, 0, 2]
+buffer bn.running_var : f32[6] = [1, 4, 0.25, 1, 9, 1]
+a = aten::linear(x, a.weight) : f32[2,6,6]
+bn = aten::batch_norm(a, bn.weight, bn.bias, bn.running_mean, bn.running_var, false, 0.1, 0.00001, true) : f32[2,6,6]
+relu = aten::relu(bn) : f32[2,6,6]
+b = aten::linear(relu, b.weight) : f32[2,6,3]
+return y = b
+)",
+                                    R"(
+input x : f32[3,6,6]
+parameter a.weight : f32[6,3,1,1]
+parameter b.weight : f32[5,36]
+a = aten::conv2d(x, a.weight) : f32[6,6,6]
+relu = aten::relu(a) : f32[6,6,6]
+flat = aten::flatten.using_ints(relu, 1) : f32[6,36]
+b = aten::linear(flat, b.weight) : f32[6,5]
+return y = b
+)",
+                                    R"(
+input x : f32[4,6]
+parameter a.weight : f32[8,4]
+parameter b.weight : f32[5,8]
+parameter bias : f32[6]
+a = aten::addmm(bias, a.weight, x) : f32[8,6]
+relu = aten::relu(a) : f32[8,6]
+b = aten::addmm(bias, b.weight, relu) : f32[5,6]
+return y = b
+)"};
+
+TEST(QuantizeCrossLayerEqualize, PassesOverChannelsThatAreElsewhere) {
+  for (const char* text : kNoPairs) {
+    SCOPED_TRACE(text);
+    Model model = parse_filled(text);
+    EXPECT_EQ(run_pass("quantize.cross_layer_equalize", model), Change::kNone);
+  }
+}
+
 double greatest_difference(const Model& a, const Model& b) {
   at::manual_seed(9);
   const at::Tensor x = at::randn({8, 3, 8, 8});
