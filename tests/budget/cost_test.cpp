@@ -29,6 +29,17 @@ TEST(Cost, CountsTransposedConvolutionsByInputs) {
             4 * 5 * 6 * 3);
 }
 
+// What a decomposed export has in the place of both.
+TEST(Cost, CountsGeneralConvolutions) {
+  EXPECT_EQ(macs("input x : f32[2,4,8,8]\nparameter w : f32[8,2,3,3]\n"
+                 "y = aten::convolution(x, w, none, [1, 1], [0, 0], [1, 1], false, [0, 0], 2)\n"
+                 "return y = y"),
+            8 * 6 * 6 * 2 * 9);
+  EXPECT_EQ(macs("input x : f32[2,4,5]\nparameter w : f32[4,6,3]\n"
+                 "y = aten::convolution(x, w, none, [1], [0], [1], true, [0], 1)\nreturn y = y"),
+            4 * 5 * 6 * 3);
+}
+
 TEST(Cost, CountsProductsOfActivationsToo) {
   EXPECT_EQ(macs("input q : f32[2,3,5,8]\n"
                  "k = aten::mul.Scalar(q, 2)\n"

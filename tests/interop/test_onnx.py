@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 from torch import nn
+from torch.nn import functional as F
 
 import conftest
 import judge
@@ -198,6 +199,63 @@ def test_linear_layers_on_sequences_keep_their_integers(tmp_path):
     close_and_agreeing(outputs_of(path, [inputs.numpy()])[0], wanted, TOLERANCE)
     assert "Transpose" not in operators(path), "the codes are written as MatMul takes them"
     assert optimized_operators(path, tmp_path).count("MatMulNBits") == 2, "its kernel for weights of 4 bits"
+
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize("function, sizes", [
+    (lambda x: F.interpolate(x, (1, 1), mode="bilinear"), (3, 5, 7)),
+    (lambda x: F.interpolate(x, (1, 3), mode="bicubic"), (3, 5, 7)),
+    (lambda x: F.interpolate(x, 1, mode="linear"), (3, 6)),
+    (lambda x: x.narrow(1, -2, 2), (5, 3)),
+    (lambda x: x.flip([]), (4, 3)),
+], ids=["bilinear", "bicubic", "linear", "narrow", "flip"])
+def test_corners_of_operators(tmp_path, function, sizes):
+    torch.manual_seed(7)
+    inputs = torch.randn(3, *sizes)
+    export(Function(function), inputs, tmp_path / "in.pt2")
+    problem = lathe("convert", tmp_path / "in.pt2", tmp_path / "out.onnx").problem
+    assert not problem, problem
+    assert not differences(outputs_of(tmp_path / "out.onnx", [inputs.numpy()]), [function(inputs).numpy()])
+
+
+def test_a_bound_on_one_side_leaves_infinities_alone(tmp_path):
+    inputs = torch.tensor([[-torch.inf, -1.0, 0.5, torch.inf]] * 2)
+    for name, function in {"low": lambda x: x.clamp(min=0), "high": lambda x: x.clamp(max=0)}.items():
+        export(Function(function), inputs, tmp_path / f"{name}.pt2")
+        problem = lathe("convert", tmp_path / f"{name}.pt2", tmp_path / f"{name}.onnx").problem
+        assert not problem, problem
+        assert np.array_equal(outputs_of(tmp_path / f"{name}.onnx", [inputs.numpy()])[0], function(inputs).numpy())
+
+
+@pytest.mark.parametrize("step, layers, dtype", [
+    ({"pass": "quantize.static"}, nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 1)), torch.float32),  # one channel, one scale
+    ({"pass": "quantize.weights", "bits": 4}, nn.Sequential(nn.Linear(16, 8), nn.GLU()), torch.float32),  # opset 21
+    ({"pass": "quantize.weights", "bits": 4}, nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4)), torch.float16),
+    ({"pass": "quantize.static"}, nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4)), torch.float16),
+], ids=["one_scale", "glu", "half_weights", "half_activations"])
+def test_quantized_networks_that_are_read_by_onnx_runtime(tmp_path, step, layers, dtype):
+    torch.manual_seed(8)
+    inputs = torch.randn(8, 16).to(dtype)
+    export(layers.to(dtype).eval(), inputs, tmp_path / "in.pt2")
+    save_file({"inputs": inputs.numpy()}, tmp_path / "samples.safetensors")
+    (tmp_path / "recipe.json").write_text(json.dumps({
+        "lathe": 1, "data": {"calibration": {"tensors": {"path": str(tmp_path / "samples.safetensors")}}},
+        "steps": [step]}))
+    outcome = lathe("apply", tmp_path / "recipe.json", tmp_path / "in.pt2", "-o", tmp_path / "out.pt2", "-o", tmp_path / "out.onnx",
+                    "--latency-seconds", "0.05")
+    assert not outcome.problem, outcome.problem
+    wanted = interpreted(tmp_path, inputs)
+    found = outputs_of(tmp_path / "out.onnx", [inputs.numpy()])[0]
+    assert found.dtype == wanted.dtype
+    assert np.abs(found.astype(np.float32) - wanted.astype(np.float32)).max() <= 0.02 * np.abs(wanted).max()
 
 
 def test_pruned_weights_are_zero_and_the_provenance_travels(tmp_path):

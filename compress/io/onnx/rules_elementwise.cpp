@@ -118,6 +118,10 @@ std::string clip(Call& call, const std::string& x, std::string_view low, std::st
   const auto bound = [&](std::string_view name) {
     return call.has(name) ? call.operand(call.argument(name), dtype) : std::string();
   };
+  // A Clip without one of its bounds takes the type's largest number for it, and changes
+  // infinities.
+  if (!call.has(high)) return call.emit("Max", {x, bound(low)});
+  if (!call.has(low)) return call.emit("Min", {x, bound(high)});
   return call.emit("Clip", {x, bound(low), bound(high)});
 }
 
