@@ -86,7 +86,14 @@ class ChannelsHook final : public TrainingHook {
   }
 
   void finish(Training& training) override {
-    cut(training, options_.rounds);  // of a loop that was left early
+    // Of a loop that was left early.
+    if (round_ < options_.rounds && options_.criterion == ChannelCriterion::kTaylor &&
+        scores_.empty()) {
+      training.context.message(
+          "the last rounds were left out: since the one before there was no gradient to judge by");
+    } else {
+      cut(training, options_.rounds);
+    }
     pruner_->report(training.context);
   }
 

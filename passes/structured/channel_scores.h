@@ -42,6 +42,7 @@ class TaylorScores {
   void add(const Model& model);
   /// Mean over what was added; empty if nothing was.
   std::vector<DimScores> scores(const Model& model) const;
+  bool empty() const { return batches_ == 0; }
   void clear();
 
   /// By tensor and dimension: sums; for checkpoints.
