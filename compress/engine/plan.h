@@ -86,11 +86,13 @@ class PlannedModel {
   explicit PlannedModel(const Model& model, PlanOptions options = {});
   ~PlannedModel();
   std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs);
+  bool has_plan_for(const std::vector<at::Tensor>& inputs) const;
   /// The plan for inputs of these sizes, made if need be.
   Plan& plan_for(const std::vector<at::Tensor>& inputs);
 
  private:
   struct Entry;
+  Entry* find(const std::vector<at::Tensor>& inputs) const;
   const Model& model_;
   PlanOptions options_;
   std::vector<std::unique_ptr<Entry>> plans_;

@@ -6,6 +6,16 @@
 
 namespace compress {
 
+namespace {
+
+std::vector<std::vector<int64_t>> sizes_of(const std::vector<at::Tensor>& inputs) {
+  std::vector<std::vector<int64_t>> sizes;
+  for (const at::Tensor& input : inputs) sizes.push_back(input.sizes().vec());
+  return sizes;
+}
+
+}  // namespace
+
 struct PlannedModel::Entry {
   std::vector<std::vector<int64_t>> sizes;
   Plan plan;
@@ -15,14 +25,21 @@ PlannedModel::PlannedModel(const Model& model, PlanOptions options)
     : model_(model), options_(options) {}
 PlannedModel::~PlannedModel() = default;
 
-Plan& PlannedModel::plan_for(const std::vector<at::Tensor>& inputs) {
-  std::vector<std::vector<int64_t>> sizes;
-  for (const at::Tensor& input : inputs) sizes.push_back(input.sizes().vec());
+PlannedModel::Entry* PlannedModel::find(const std::vector<at::Tensor>& inputs) const {
+  const std::vector<std::vector<int64_t>> sizes = sizes_of(inputs);
   const auto known = std::find_if(plans_.begin(), plans_.end(),
                                   [&](const auto& entry) { return entry->sizes == sizes; });
-  if (known != plans_.end()) return (*known)->plan;
+  return known == plans_.end() ? nullptr : known->get();
+}
+
+bool PlannedModel::has_plan_for(const std::vector<at::Tensor>& inputs) const {
+  return find(inputs) != nullptr;
+}
+
+Plan& PlannedModel::plan_for(const std::vector<at::Tensor>& inputs) {
+  if (Entry* known = find(inputs)) return known->plan;
   plans_.push_back(
-      std::make_unique<Entry>(Entry{std::move(sizes), plan(model_, inputs, options_)}));
+      std::make_unique<Entry>(Entry{sizes_of(inputs), plan(model_, inputs, options_)}));
   return plans_.back()->plan;
 }
 

@@ -22,6 +22,9 @@
 namespace compress {
 namespace {
 
+// With less, a dimension could be taken for one that broadcasts.
+constexpr int64_t kLeastExample = 2;
+
 using Sizes = std::vector<int64_t>;
 using Assignment = std::map<std::string, int64_t>;  // symbol -> size
 
@@ -39,7 +42,7 @@ Assignment example_sizes(const Graph& graph, int64_t batch) {
   for (const Value* input : graph.inputs()) {
     if (!input->type.sizes) continue;
     for (const Dim& dim : *input->type.sizes) {
-      if (dim.is_symbolic()) sizes[dim.symbol] = std::max<int64_t>(dim.size, 2);
+      if (dim.is_symbolic()) sizes[dim.symbol] = std::max(dim.size, kLeastExample);
     }
   }
   const std::string symbol = batch_symbol(graph);
@@ -188,7 +191,7 @@ std::vector<Dim> free_sizes(const Model& model) {
 std::string free_sizes_text(const Model& model) {
   std::vector<std::string> parts;
   for (const Dim& dim : free_sizes(model)) {
-    parts.push_back(fmt::format("{} {}", dim.symbol, std::max<int64_t>(dim.size, 2)));
+    parts.push_back(fmt::format("{} {}", dim.symbol, std::max(dim.size, kLeastExample)));
   }
   return fmt::format("{}", fmt::join(parts, ", "));
 }
@@ -201,6 +204,10 @@ void set_free_size(Model& model, std::string_view symbol, int64_t size) {
                 fmt::format("the inputs have no free size `{}`", symbol), {},
                 names.empty() ? "all their sizes but the batch are fixed"
                               : fmt::format("they have: {}", fmt::join(names, ", ")));
+  }
+  if (size < kLeastExample) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("{} is too small", size), {},
+                "figures are taken at sizes from 2 on");
   }
   Model trial = model.clone(/*deep=*/false);
   for (const Value* input : trial.graph().inputs()) {

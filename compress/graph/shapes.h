@@ -24,8 +24,9 @@ std::vector<at::Tensor> example_inputs(const Model& model, int64_t batch = 2);
 std::vector<Dim> free_sizes(const Model& model);
 /// The same for people: "sequence 8", or empty.
 std::string free_sizes_text(const Model& model);
-/// Changes such a size in all inputs and infers all types anew. Throws Error(kInvalidArgument) if
-/// the inputs have no such symbol, or what a run at this size throws; the model is then as it was.
+/// Changes such a size, to 2 at least, in all inputs and infers all types anew. Throws
+/// Error(kInvalidArgument) for less or if the inputs have no such symbol, or what a run at this
+/// size throws; the model is then as it was.
 void set_free_size(Model& model, std::string_view symbol, int64_t size);
 
 /// Runs the model on `inputs` without gradients and notes dtype and sizes of every value. A

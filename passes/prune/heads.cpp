@@ -90,7 +90,7 @@ std::vector<bool> head_groups(const Model& model, const ChannelGroups& groups) {
         (!is_along_last(node, groups.rank(scores)) || !comes_from_product(scores))) {
       continue;
     }
-    for (int64_t d = 0; scores != nullptr && d + 2 < groups.rank(scores); ++d) {
+    for (int64_t d = 0; d + 2 < groups.rank(scores); ++d) {
       for (const ChannelClass channel : groups.classes(scores, d)) {
         for (const UnitIndex::Place& place : units.of(channel)) is_head[place.group] = true;
       }

@@ -180,6 +180,7 @@ class Commands(LatheTest):
             "batch=4": "the inputs have no free size `batch`",
             "sequence=": "write NAME=N",
             "sequence=0": "write NAME=N",
+            "sequence=1": "figures are taken at sizes from 2 on",
         }.items():
             self.fails(WRONG_COMMAND, "inspect", "zoo:nanogpt{layers=1}", "--size", wrong, says=says)
         # The table of positions is full.

@@ -42,7 +42,7 @@ void run(const Options& options) {
   bool plan_is_known = !options.engine.print_plan;
   if (options.engine.engine) {
     evaluate_options.run = [&](const std::vector<at::Tensor>& inputs) {
-      {
+      if (!planned.has_plan_for(inputs)) {
         const compress::ReturnLargeBlocks while_packing;
         planned.plan_for(inputs);
       }
