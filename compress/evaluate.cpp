@@ -231,6 +231,18 @@ void require_fit(const Model& model, const DatasetInfo& data) {
   }
 }
 
+int64_t fitting_batch_size(const Model& model, const Dataset& data, int64_t wanted) {
+  const auto& sizes = model.graph().inputs().front()->type.sizes;
+  if (!sizes || sizes->empty() || sizes->front().is_symbolic()) return wanted;
+  const int64_t baked = sizes->front().size;
+  if (baked > 0 && data.size() % baked == 0) return baked;
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      fmt::format("the model's batch size {} is baked in and does not divide the {} samples of {}",
+                  baked, data.size(), data.info().name),
+      {}, "export the model with a dynamic batch dimension");
+}
+
 std::vector<double> evaluate(const Model& model, const DatasetPtr& data,
                              const std::vector<Metric>& metrics, const EvaluateOptions& options) {
   require_fit(model, data->info());
@@ -239,20 +251,8 @@ std::vector<double> evaluate(const Model& model, const DatasetPtr& data,
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("{} is not a peak, expected a number above 0", options.peak), "peak");
   }
-  // A model with a fixed batch size gets batches of that size and is not asked about the rest.
-  const auto& sizes = model.graph().inputs().front()->type.sizes;
-  const bool fixed = sizes && !sizes->empty() && !sizes->front().is_symbolic();
-  const int64_t batch_size = fixed ? sizes->front().size : options.batch_size;
-  if (fixed && data->size() % batch_size != 0) {
-    throw Error(
-        ErrorCode::kInvalidArgument,
-        fmt::format(
-            "the model's batch size {} is baked in and does not divide the {} samples of {}",
-            batch_size, data->size(), data->info().name),
-        {}, "export the model with a dynamic batch dimension");
-  }
   LoaderOptions loader_options;
-  loader_options.batch_size = batch_size;
+  loader_options.batch_size = fitting_batch_size(model, *data, options.batch_size);
   loader_options.threads = options.loader_threads;
   Loader loader(data, loader_options);
   const at::NoGradGuard no_grad;

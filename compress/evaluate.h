@@ -65,4 +65,8 @@ std::vector<double> evaluate(const Model& model, const DatasetPtr& data,
 /// Throws Error(kInvalidArgument) saying which input does not fit which sample sizes.
 void require_fit(const Model& model, const DatasetInfo& data);
 
+/// `wanted`, or the batch size that the model has baked in; throws Error(kInvalidArgument) if that
+/// does not divide the number of samples.
+int64_t fitting_batch_size(const Model& model, const Dataset& data, int64_t wanted);
+
 }  // namespace compress

@@ -32,7 +32,8 @@ struct Fold {
   Node* layer = nullptr;
   Node* norm = nullptr;
   Weight* weight = nullptr;
-  std::string obstacle;  // why it cannot be done; empty if it can
+  std::optional<QuantizedTensor> codes;  // the folded weight, if it is quantized
+  std::string obstacle;                  // why it cannot be done; empty if it can
 };
 
 class Folder {
@@ -60,8 +61,9 @@ class Folder {
           layer->op() != "aten::addmm") {
         continue;
       }
-      Fold fold{layer, &norm, weight->second, {}};
+      Fold fold{layer, &norm, weight->second, {}, {}};
       fold.obstacle = obstacle(fold, uses);
+      if (fold.obstacle.empty() && fold.weight->is_quantized()) find_codes(fold);
       folds.push_back(std::move(fold));
     }
     return folds;
@@ -69,17 +71,35 @@ class Folder {
 
   void apply(const Fold& fold) {
     const BatchNorm norm = read_batch_norm(model_, *fold.norm);
-    const at::Tensor stored = model_.tensor(fold.weight->stored()->name).detach();
     const at::Tensor factors = channel_factors(norm);
-    const bool grouped = fold.weight->kind() == OperatorKind::kConv;
-    fold.weight->set_stored(scale_output_channels(stored, factors, fold.weight->output_dim(),
-                                                  grouped ? fold.weight->groups() : 1));
+    if (fold.codes) {
+      const at::Tensor mask = fold.weight->mask();
+      fold.weight->encode(*fold.codes);
+      if (mask.defined()) fold.weight->set_mask(mask);
+    } else {
+      const at::Tensor stored = model_.tensor(fold.weight->stored()->name).detach();
+      const bool grouped = fold.weight->kind() == OperatorKind::kConv;
+      fold.weight->set_stored(scale_output_channels(stored, factors, fold.weight->output_dim(),
+                                                    grouped ? fold.weight->groups() : 1));
+    }
     set_bias(model_, fold.layer, fold.weight->name(),
-             folded_bias(bias_of(model_, *fold.layer), norm, stored.scalar_type()));
+             folded_bias(bias_of(model_, *fold.layer), norm, fold.weight->dtype()));
     remove(fold.norm);
   }
 
  private:
+  // Codes whose rows are not the channels, and those without a mirror image, cannot be folded into.
+  void find_codes(Fold& fold) const {
+    const QuantizedTensor& codes = *fold.weight->quantized();
+    const at::Tensor factors = channel_factors(read_batch_norm(model_, *fold.norm));
+    if (codes.channel_dim == fold.weight->output_dim() && codes.rows() == factors.numel()) {
+      fold.codes = scale_rows(codes, factors);
+    }
+    if (!fold.codes) {
+      fold.obstacle = "the weight's codes cannot express it; fold before quantizing";
+    }
+  }
+
   std::string obstacle(const Fold& fold, const UseMap& uses) const {
     const Weight& weight = *fold.weight;
     if (uses.of(fold.layer->output()).size() > 1) {
@@ -95,10 +115,11 @@ class Folder {
     for (size_t i = 1; i < fold.norm->outputs().size(); ++i) {
       if (!uses.of(fold.norm->outputs()[i]).empty()) return "its statistics are used elsewhere";
     }
-    if (weight.is_quantized()) return "the weight is quantized; fold before quantizing";
-    if (!weight.stored()) return "the weight is computed from other tensors";
+    if (!weight.stored() && !weight.is_quantized()) {
+      return "the weight is computed from other tensors";
+    }
     if (weight.uses().size() > 1 ||
-        uses.of(model_.graph().find(weight.stored()->name)).size() > 1) {
+        (weight.stored() && uses.of(model_.graph().find(weight.stored()->name)).size() > 1)) {
       return "the weight is shared with another layer";
     }
     if (std::string why = bias_obstacle(model_, *fold.layer); !why.empty()) return why;

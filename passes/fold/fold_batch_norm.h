@@ -2,9 +2,12 @@
 
 #pragma once
 
+#include "compress/encoding.h"
+
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 
 namespace compress {
 
@@ -23,6 +26,12 @@ at::Tensor channel_factors(const BatchNorm& norm);
 /// dimension 0 has its own `channels / groups` of them. Computed in double, returned in its dtype.
 at::Tensor scale_output_channels(const at::Tensor& weight, const at::Tensor& factors,
                                  int64_t output_dim, int64_t groups);
+
+/// `weight` with its rows multiplied by `factors` [rows]: the same codes with other scales,
+/// mirrored where a factor is negative. Null if there are no such codes: of a codebook, and of a
+/// symmetric row with a negative factor that has the lowest code, whose mirror image does not
+/// exist.
+std::optional<QuantizedTensor> scale_rows(const QuantizedTensor& weight, const at::Tensor& factors);
 
 /// (bias - mean) * factor + norm.bias; `bias` may be undefined (0). In `dtype`.
 at::Tensor folded_bias(const at::Tensor& bias, const BatchNorm& norm, at::ScalarType dtype);

@@ -2,8 +2,9 @@
 //
 // Liu et al., "PD-Quant: Post-Training Quantization based on Prediction Difference Metric", CVPR
 // 2023: QDrop's loss, and the divergence of the full-precision network's predictions from those
-// that its remaining part makes of the quantized block's output (equation 4). The paper's
-// correction of the block's inputs towards the statistics of batch norms is not part of it.
+// that its remaining part makes of the quantized block's output (equation 4). Inputs and targets of
+// a block are first moved towards the statistics of its batch norms (equation 8), for which it
+// must be put in front of fold.batch_norm.
 
 #include "compress/pass.h"
 #include "passes/quantize/reconstruct_options.h"
@@ -14,6 +15,9 @@ struct QuantizePdQuantOptions : AdaptiveRoundingOptions {
   double drop = 0.5;
   double prediction = 10;
   double temperature = 4;
+  int64_t correction = 50;
+  double correction_rate = 0.01;
+  double pull = 50;
 
   QuantizePdQuantOptions() { activations = 4; }
 
@@ -25,6 +29,13 @@ struct QuantizePdQuantOptions : AdaptiveRoundingOptions {
     field("prediction", prediction, "Factor of the divergence of predictions.").at_least(0);
     field("temperature", temperature, "What logits are divided by before they are compared.")
         .at_least(0.01);
+    field("correction", correction,
+          "Steps that move the inputs of a block towards the statistics of its batch norms; 0: "
+          "they stay. The paper takes 500 at a rate of 0.001.")
+        .range(0, 1000000);
+    field("correction_rate", correction_rate, "Their learning rate (Adam).").at_least(0);
+    field("pull", pull, "What holds inputs where they were: factor of the squared distance.")
+        .at_least(0);
   }
   void validate(Problems& problems) const { validate_common(problems); }
 };
@@ -46,6 +57,8 @@ class QuantizePdQuant final : public PassWith<QuantizePdQuantOptions> {
     settings.drop = options.drop;
     settings.prediction = options.prediction;
     settings.temperature = options.temperature;
+    settings.correction = {options.correction, options.correction_rate, options.pull,
+                           options.batch_size};
     return reconstruct(model, weights(model, options.where), settings, context);
   }
 };

@@ -72,7 +72,7 @@ class Reconstructor {
     Walk quantized(model_, source), full(original_, source);
     find_ends();
     SerialWorkers workers;
-    if (settings_.prediction > 0) predict(batches);
+    if (settings_.predicts()) predict(batches);
     total_ = static_cast<int64_t>(units.size()) *
              UnitTrainer::steps(settings_, settings_.activations > 0);
     for (const ReconstructionUnit& unit : units) {
@@ -156,7 +156,7 @@ class Reconstructor {
   }
 
   UnitSamples samples_of(const ReconstructionUnit& unit, const Walk& quantized, const Walk& full,
-                         SerialWorkers& workers) const {
+                         SerialWorkers& workers) {
     UnitSamples samples;
     std::vector<const Value*> twins;
     for (const Value* input : unit.inputs) {
@@ -164,7 +164,13 @@ class Reconstructor {
       samples.quantized.push_back(all_samples(quantized, input));
       samples.full.push_back(all_samples(full, twins.back()));
     }
-    samples.target = run_all(extract(original_, twins, {twin(unit.output)}), samples.full, workers);
+    const Model part = extract(original_, twins, {twin(unit.output)});
+    if (settings_.correction.steps > 0) {
+      const std::vector<const Node*> norms = correctable_norms(part);
+      if (!norms.empty()) ++corrected_;
+      samples.full = corrected_inputs(part, norms, samples.full, settings_.correction, workers);
+    }
+    samples.target = run_all(part, samples.full, workers);
     require_samples(samples.target, quantized.samples(), unit.output->name());
     samples.logits = logits_;
     if (settings_.drop == 0) samples.full.clear();
@@ -248,7 +254,7 @@ class Reconstructor {
     std::vector<RoundedActivation> activations = activations_of(unit, part, samples);
     UnitTrainer trainer(part, to_round, activations, std::move(samples),
                         channel_dim_of(unit, selected_), settings_, workers);
-    if (settings_.prediction > 0) add_predictions(unit, trainer);
+    if (settings_.predicts()) add_predictions(unit, trainer);
     if (settings_.bias_rate > 0) add_biases(unit, trainer);
     const UnitOutcome outcome = trainer.train(
         [&](const std::string& what) { return context_.generator(unit.name + "/" + what); },
@@ -325,6 +331,14 @@ class Reconstructor {
     quantized_.report(context_);
     context_.count("units", units_);
     if (units_ == 0) return Change::kNone;
+    if (settings_.correction.steps > 0) {
+      context_.count("units_corrected", corrected_);
+      if (corrected_ == 0) {
+        context_.message(
+            "no block has a batch norm with statistics, so its inputs were not corrected towards "
+            "them; put this step in front of fold.batch_norm, or set `correction` to 0");
+      }
+    }
     const auto mean = [&](double sum) { return sum / static_cast<double>(units_); };
     context_.measure("unit_error", mean(error_));
     context_.measure("unit_error_nearest", mean(error_nearest_));
@@ -351,7 +365,7 @@ class Reconstructor {
   std::vector<at::Tensor> model_inputs_;
   int64_t done_ = 0, total_ = 0;
   QuantizedWeights quantized_;
-  int64_t units_ = 0, undecided_ = 0;
+  int64_t units_ = 0, corrected_ = 0, undecided_ = 0;
   double error_ = 0, error_nearest_ = 0;
 };
 

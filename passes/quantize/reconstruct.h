@@ -14,6 +14,7 @@
 #include "compress/weight.h"
 #include "passes/quantize/adaptive_rounding.h"
 #include "passes/quantize/grid.h"
+#include "passes/quantize/input_correction.h"
 #include "passes/quantize/reconstruction_units.h"
 
 #include <cstdint>
@@ -29,6 +30,13 @@ enum class WeightRange {
   kLp,      ///< of 100 such ranges, the one of least sum of |error|^2.4
 };
 inline std::vector<std::string_view> option_names(WeightRange) { return {"minmax", "mse", "lp"}; }
+
+/// What the differences of a unit's outputs count.
+enum class OutputLoss {
+  kSquared,  ///< all the same
+  kFisher,   ///< each by the squared slope of the network's predictions there
+};
+inline std::vector<std::string_view> option_names(OutputLoss) { return {"squared", "fisher"}; }
 
 struct Reconstruction {
   UnitKind units = UnitKind::kLayer;
@@ -52,8 +60,12 @@ struct Reconstruction {
   int64_t step_iterations = 0;  ///< steps are learned after the weights; 0: together with them
   double drop = 0;  ///< share of elements that stay as in full precision while weights are learned
 
+  OutputLoss loss = OutputLoss::kSquared;
   double prediction = 0;   ///< factor of the difference of predictions
   double temperature = 4;  ///< of the predictions
+  InputCorrection correction;
+
+  bool predicts() const { return prediction > 0 || loss == OutputLoss::kFisher; }
 };
 
 /// Rounds `selected`, in the order of the graph, on the context's calibration data: weights become
@@ -61,7 +73,7 @@ struct Reconstruction {
 /// outputs come out worse than with the nearest codes keeps those. Weights that are no
 /// convolution's or linear layer's, or are shared, coded or not f32, are left alone with a message.
 /// The result does not depend on the number of threads. Throws Error(kUnsupported) if activations
-/// do not count samples in their first dimension, or for `prediction` if the model's first output
+/// do not count samples in their first dimension, or where `predicts()` if the model's first output
 /// is not one row of logits a sample or depends on more than the unit.
 Change reconstruct(Model& model, std::vector<Weight> selected, const Reconstruction& settings,
                    PassContext& context);

@@ -19,9 +19,10 @@
 namespace compress {
 namespace {
 
-constexpr int64_t kParts = 4;        // of a mini-batch; a constant, so that sums do not vary
-constexpr double kStepPower = 2.4;   // of the loss that steps alone are learned by
-constexpr double kLeastStep = 1e-8;  // a step stays positive
+constexpr int64_t kParts = 4;         // of a mini-batch; a constant, so that sums do not vary
+constexpr double kStepPower = 2.4;    // of the loss that steps alone are learned by
+constexpr double kLeastStep = 1e-8;   // a step stays positive
+constexpr double kLeastSlope = 1e-6;  // of predictions; less is rounding errors
 
 std::string keep_name(const RoundedActivation& activation) { return activation.value + "_keep"; }
 std::string step_name(const RoundedActivation& activation) { return activation.value + "_step"; }
@@ -147,6 +148,7 @@ UnitOutcome UnitTrainer::train(const Generators& generators, const Progress& pro
     }
   };
   take();
+  if (settings_.loss == OutputLoss::kFisher) weigh_outputs();
   outcome.error = outcome.error_nearest = error();
   train_weights(generators, progress);
   if (!activations_.empty() && settings_.step_iterations > 0) train_steps(generators, progress);
@@ -208,7 +210,7 @@ void UnitTrainer::train_weights(const Generators& generators, const Progress& pr
   Shuffled rows(samples_.count(), generators("order"));
   std::vector<at::Generator> parts;
   for (int64_t i = 0; i < kParts; ++i) parts.push_back(generators("part " + std::to_string(i)));
-  const Loss loss{2, settings_.drop > 0, !suffixes_.empty()};
+  const Loss loss{2, settings_.drop > 0, settings_.prediction > 0};
   for (int64_t step = 0; step < settings_.iterations; ++step) {
     std::vector<at::Tensor> roots, leaves;
     for (size_t i = 0; i < variables.size(); ++i) {
@@ -333,8 +335,9 @@ at::Tensor UnitTrainer::part_loss(const Part& part, const Loss& loss, at::Genera
   const at::Tensor output = outputs.narrow(0, 0, part.rows.size(0));
   const at::Tensor off = output - samples_.target.index_select(0, part.rows);
   const double positions = static_cast<double>(output[0].numel()) / output.size(channel_dim_);
-  at::Tensor sum =
-      (loss.power == 2 ? off.square() : off.abs().pow(loss.power)).sum() / (part.batch * positions);
+  at::Tensor powers = loss.power == 2 ? off.square() : off.abs().pow(loss.power);
+  if (importance_.defined()) powers = powers * importance_.index_select(0, part.rows);
+  at::Tensor sum = powers.sum() / (part.batch * positions);
   if (loss.predicts) {
     sum = sum + prediction_loss(part, outputs.narrow(0, part.rows.size(0), part.rows.size(0))) *
                     settings_.prediction;
@@ -353,21 +356,46 @@ at::Tensor UnitTrainer::prediction_loss(const Part& part, const at::Tensor& outp
   return (wanted.exp() * (wanted - got)).sum() / part.batch;
 }
 
-double UnitTrainer::error() {
-  const at::NoGradGuard no_grad;
+// The output of the unit as it is now, a chunk of samples after the other.
+void UnitTrainer::each_output(
+    const std::function<void(const Part& part, int64_t chunk, const at::Tensor& output)>& take) {
   make_models(Rounding::kAll);
   set_weights(codes_);
-  const int64_t chunks = (samples_.count() + kRunSamples - 1) / kRunSamples;
-  std::vector<std::pair<double, double>> sums(chunks);
   const at::Tensor all = at::arange(samples_.count());
-  workers_.run(chunks, [&](size_t worker, int64_t chunk) {
-    const at::NoGradGuard none;
+  workers_.run(chunks(), [&](size_t worker, int64_t chunk) {
+    const Part part{worker, all.slice(0, chunk * kRunSamples, (chunk + 1) * kRunSamples), 1};
     at::Generator unused;
-    const at::Tensor rows = all.slice(0, chunk * kRunSamples, (chunk + 1) * kRunSamples);
-    const at::Tensor output = models_[worker].forward(inputs(rows, false, unused)).at(0);
-    const at::Tensor target = samples_.target.index_select(0, rows);
-    sums[chunk] = {(output - target).square().sum(at::kDouble).item<double>(),
-                   target.square().sum(at::kDouble).item<double>()};
+    at::NoGradGuard no_grad;
+    take(part, chunk, models_[worker].forward(inputs(part.rows, false, unused)).at(0));
+  });
+}
+
+int64_t UnitTrainer::chunks() const { return (samples_.count() + kRunSamples - 1) / kRunSamples; }
+
+// The diagonal of the Fisher information at the unit's output, of mean 1: the squared slope of the
+// divergence of predictions (Li et al., ICLR 2021, equation 10, with the divergence for the loss).
+void UnitTrainer::weigh_outputs() {
+  std::vector<at::Tensor> found(chunks());
+  each_output([&](const Part& part, int64_t chunk, const at::Tensor& output) {
+    const at::AutoGradMode with_gradients(true);
+    const at::Tensor leaf = output.detach().set_requires_grad(true);
+    found[chunk] = torch::autograd::grad({prediction_loss(part, leaf)}, {leaf})[0].square();
+  });
+  const at::Tensor squares = at::cat(found);
+  const double mean = squares.mean().item<double>();
+  if (mean > kLeastSlope * kLeastSlope) importance_ = squares / mean;
+}
+
+double UnitTrainer::error() {
+  std::vector<std::pair<double, double>> sums(chunks());
+  each_output([&](const Part& part, int64_t chunk, const at::Tensor& output) {
+    const at::Tensor target = samples_.target.index_select(0, part.rows);
+    const auto size = [&](const at::Tensor& elements) {
+      const at::Tensor squares = elements.square();
+      return importance_.defined() ? squares * importance_.index_select(0, part.rows) : squares;
+    };
+    sums[chunk] = {size(output - target).sum(at::kDouble).item<double>(),
+                   size(target).sum(at::kDouble).item<double>()};
   });
   double off = 0, size = 0;
   for (const auto& [difference, square] : sums) {

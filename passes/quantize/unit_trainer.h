@@ -27,7 +27,7 @@ struct UnitSamples {
   std::vector<at::Tensor> quantized;  ///< its inputs, from the network quantized so far
   std::vector<at::Tensor> full;  ///< the same from the full-precision network; needed for a drop
   at::Tensor target;             ///< the full-precision output of `full`
-  at::Tensor logits;             ///< what the network predicts; for a loss of predictions
+  at::Tensor logits;             ///< what the network predicts; where a loss asks for it
   int64_t count() const { return target.size(0); }
 };
 
@@ -51,7 +51,7 @@ struct UnitOutcome {
   std::vector<double> steps;                 ///< of the activations
   std::map<std::string, at::Tensor> biases;  ///< those that have moved
   /// Mean squared difference to the target on the inputs from the quantized network, relative to
-  /// the target's mean square; and what it is with nearest codes.
+  /// the target's mean square, elements weighed as in the loss; and what it is with nearest codes.
   double error = 0, error_nearest = 0;
   int64_t undecided = 0;  ///< elements whose rounding was still open when the loop ended
   bool improved = true;   ///< false: the nearest codes were better and are what is here
@@ -68,8 +68,8 @@ class UnitTrainer {
               std::vector<RoundedActivation> activations, UnitSamples samples, int64_t channel_dim,
               const Reconstruction& settings, SerialWorkers& workers);
 
-  /// Adds the loss of predictions. `suffix` leads from the unit's output, its first input, to the
-  /// predictions; `beside` are its other inputs, all samples.
+  /// What a loss of predictions needs. `suffix` leads from the unit's output, its first input, to
+  /// the predictions; `beside` are its other inputs, all samples.
   void predict_with(const Model& suffix, std::vector<at::Tensor> beside);
   /// Lets a bias of the unit move.
   void train_bias(const std::string& tensor);
@@ -101,6 +101,10 @@ class UnitTrainer {
   std::vector<at::Tensor> inputs(const at::Tensor& rows, bool mixed,
                                  at::Generator& generator) const;
   at::Tensor prediction_loss(const Part& part, const at::Tensor& output);
+  void each_output(
+      const std::function<void(const Part& part, int64_t chunk, const at::Tensor& output)>& take);
+  int64_t chunks() const;
+  void weigh_outputs();
   double error();
 
   const Model& unit_;
@@ -112,6 +116,7 @@ class UnitTrainer {
   SerialWorkers& workers_;
   std::vector<Model> models_, suffixes_;  // one a worker
   std::vector<at::Tensor> beside_;
+  at::Tensor importance_;  // of the target's elements; undefined: all the same
   std::map<std::string, at::Tensor> biases_;
   std::vector<QuantizedTensor> codes_;
   int64_t undecided_ = 0;

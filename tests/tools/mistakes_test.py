@@ -159,6 +159,12 @@ class Mistakes(LatheTest):
                                     evaluate={}))
         self.apply("r.json", says="[1, 28, 28]", model="zoo:resnet20-cifar10")
 
+    def test_calibration_data_that_does_not_fit(self):
+        self.write("r.json", {"lathe": 1, "data": {"calibration": {"tensors": {"path": "d.safetensors"}}},
+                              "steps": [{"pass": "fold.batch_norm"}, {"pass": "quantize.static"}]})
+        self.apply("r.json", model="zoo:resnet20-cifar10",
+                   says=["/data/calibration", "[1, 28, 28]", "`x` is [batch, 3, 32, 32]"])
+
     def test_settings_and_limits(self):
         self.apply(LINE, "--set", "sparsity", says="--set")
         self.apply(LINE, "--set", "steps.7.sparsity=1", says="steps.7")

@@ -178,12 +178,12 @@ bool trains(const compress::Recipe& recipe) {
 }
 
 compress::RunOptions run_options(const Options& options, const compress::PassRegistry& registry,
-                                 const RecipeData& data,
+                                 const RecipeData& data, const Model& model,
                                  const compress::TrainingEnvironment& training) {
   compress::RunOptions run;
   run.verify = options.verify;
   run.training = &training;
-  run.calibration = batches_of(data.calibration);
+  run.calibration = calibration_batches(data, model);
   run.limits = parse_limits(options.limits, registry);
   run.print_after = options.print_after;
   run.stop_after = options.stop_after;
@@ -363,7 +363,7 @@ void run(const Options& options) {
   if (data.test) compress::require_fit(model, data.test->info());
   if (streams(options, recipe, data, model)) return run_streamed(options, recipe, data, model);
   const compress::TrainingEnvironment training = training_environment(options, recipe, sections);
-  compress::RunOptions run_with = run_options(options, registry, data, training);
+  compress::RunOptions run_with = run_options(options, registry, data, model, training);
   compress::at_origins(compress::check_recipe(recipe, model, run_with), recipe.origins)
       .throw_if_any(recipe.file);
   if (options.dry_run) {

@@ -66,10 +66,20 @@ RecipeData open_recipe_data(const compress::Recipe& recipe, const RecipeSections
   return opened;
 }
 
-compress::BatchSource batches_of(const compress::DatasetPtr& data) {
+compress::BatchSource calibration_batches(const RecipeData& opened, const compress::Model& model) {
+  const compress::DatasetPtr& data = opened.calibration;
   if (!data) return nullptr;
-  return [data](const std::function<void(const std::vector<at::Tensor>&)>& take) {
-    compress::Loader loader(data, {});
+  compress::LoaderOptions options;
+  try {
+    if (!model.is_tensor_set()) {
+      compress::require_fit(model, data->info());
+      options.batch_size = compress::fitting_batch_size(model, *data, options.batch_size);
+    }
+  } catch (const compress::Error& error) {
+    throw error.within("/data/calibration");
+  }
+  return [data, options](const std::function<void(const std::vector<at::Tensor>&)>& take) {
+    compress::Loader loader(data, options);
     while (std::optional<compress::Batch> batch = loader.next()) take(batch->inputs);
   };
 }

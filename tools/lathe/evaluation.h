@@ -50,7 +50,8 @@ RecipeData open_recipe_data(const compress::Recipe& recipe, const RecipeSections
 compress::DatasetPtr open_entry(const compress::Recipe& recipe, const RecipeSections& sections,
                                 const std::string& name, bool channels_last = false);
 
-/// Batches of a data set for statistics; empty when there is none.
-compress::BatchSource batches_of(const compress::DatasetPtr& data);
+/// Batches of the calibration data, of the model's batch size where it has one baked in; empty when
+/// the recipe has none. Throws compress::Error if its samples do not fit the model's inputs.
+compress::BatchSource calibration_batches(const RecipeData& opened, const compress::Model& model);
 
 }  // namespace lathe

@@ -62,15 +62,21 @@ def ladder_table():
     columns = ["W4A8", "W4A4", "W3A3"]
     table = Table("ResNet-20, weights and activations, 1024 images: top-1, % / cross-entropy", columns, beside="loss")
 
-    def method(name, step, seeds):
+    def method(name, step, seeds=SEEDS, title="", before=(FOLD,), after=()):
         def recipe(column):
-            return cifar([FOLD, {**step, "bits": int(column[1]), "activations": int(column[3])}], 1024, ("top1", "loss"))
+            bits = {"bits": int(column[1]), "activations": int(column[3])}
+            return cifar([*before, {**step, **bits}, *after], 1024, ("top1", "loss"))
 
-        table.add(f"wa-{name}", f"`quantize.{name}`", "resnet20", recipe, seeds)
+        table.add(f"wa-{name}", title or f"`quantize.{name}`", "resnet20", recipe, seeds)
 
     method("static", {"pass": "quantize.static"}, (1,))
-    for name in ("adaround", "brecq", "qdrop", "pd_quant"):
-        method(name, {"pass": f"quantize.{name}"}, SEEDS)
+    for name in ("adaround", "brecq"):
+        method(name, {"pass": f"quantize.{name}"})
+    method("brecq-fisher", {"pass": "quantize.brecq", "loss": "fisher"}, title="`quantize.brecq`, `loss=fisher`")
+    method("qdrop", {"pass": "quantize.qdrop"})
+    step = {"pass": "quantize.pd_quant"}
+    method("pd_quant-uncorrected", {**step, "correction": 0}, title="`quantize.pd_quant`, `correction=0`")
+    method("pd_quant", step, before=(), after=(FOLD,))  # corrects by the statistics of batch norms
     return table
 
 

@@ -98,9 +98,44 @@ TEST(FoldBatchNorm, LeavesASharedWeightAlone) {
   expect_left_alone(parse_filled(text), "shared");
 }
 
-TEST(FoldBatchNorm, LeavesAQuantizedWeightAlone) {
+// Batch norms with factors of both signs: codes are mirrored, or stay as they are.
+void expect_folded_codes(const std::string& step) {
   Model model = parse_filled(with_norm(kConv));
-  run_pass("quantize.weights", model);
+  ASSERT_LT(model.tensor("bn.weight").min().item<float>(), 0);
+  ASSERT_GT(model.tensor("bn.weight").max().item<float>(), 0);
+  run_pass(step, model);
+  at::manual_seed(1);
+  const at::Tensor x = at::randn({2, 4, 6, 6});
+  const at::Tensor before = model.forward({x})[0];
+  const std::string encoding = weights(model).at(0).encoding();
+  EXPECT_EQ(run_pass("fold.batch_norm", model), Change::kSome);
+  EXPECT_TRUE(at::allclose(model.forward({x})[0], before, 1e-5, 1e-5));
+  EXPECT_EQ(weights(model).at(0).encoding(), encoding);
+  EXPECT_THAT(print(model), Not(HasSubstr("batch_norm")));
+}
+
+TEST(FoldBatchNorm, ChangesTheScalesOfCodes) {
+  expect_folded_codes("quantize.weights{bits=4,grid=affine}");
+  expect_folded_codes("quantize.weights{bits=8}");
+  expect_folded_codes("quantize.weights{bits=3,grid=affine,granularity=group:9}");
+}
+
+TEST(FoldBatchNorm, KeepsTheMaskOfCodes) {
+  Model model = parse_filled(with_norm(kConv));
+  run_pass("quantize.weights{bits=4,grid=affine}", model);
+  run_pass("prune.magnitude{sparsity=0.5}", model);
+  const int64_t kept = weights(model).at(0).mask().sum().item<int64_t>();
+  at::manual_seed(1);
+  const at::Tensor x = at::randn({2, 4, 6, 6});
+  const at::Tensor before = model.forward({x})[0];
+  EXPECT_EQ(run_pass("fold.batch_norm", model), Change::kSome);
+  EXPECT_TRUE(at::allclose(model.forward({x})[0], before, 1e-5, 1e-5));
+  EXPECT_EQ(weights(model).at(0).mask().sum().item<int64_t>(), kept);
+}
+
+TEST(FoldBatchNorm, LeavesCodesOfACodebookAlone) {
+  Model model = parse_filled(with_norm(kConv));
+  run_pass("quantize.weights{format=nf4}", model);
   expect_left_alone(std::move(model), "fold before quantizing");
 }
 

@@ -2,6 +2,8 @@
 
 #include "passes/fold/fold_batch_norm.h"
 
+#include "compress/encoding_bits.h"
+
 #include <ATen/ATen.h>
 
 #include <gtest/gtest.h>
@@ -51,6 +53,21 @@ TEST(FoldBatchNormArithmetic, TakesANormWithoutWeights) {
   expect_close(at::linear(x, scale_output_channels(w, channel_factors(norm), 0, 1),
                           folded_bias({}, norm, at::kFloat)),
                run(norm, at::linear(x, w)));
+}
+
+// Two bits: codes 0 .. 3 stand for -2 .. 1, and 2 has no code.
+TEST(FoldBatchNormArithmetic, MirrorsSymmetricCodesWhereItCan) {
+  QuantizedTensor weight;
+  weight.sizes = {2, 3};
+  weight.bits = 2;
+  weight.group_size = 3;
+  weight.scale = at::tensor({0.5F, 2.0F}).view({2, 1});
+  weight.fields = pack_codes(at::tensor({1, 2, 3, 0, 1, 3}, at::kByte).view({2, 3}), 2);
+  const std::optional<QuantizedTensor> scaled = scale_rows(weight, at::tensor({-4.0, 3.0}));
+  ASSERT_TRUE(scaled);
+  EXPECT_TRUE(
+      at::equal(dequantize(*scaled), at::tensor({2.F, 0.F, -2.F, -12.F, -6.F, 6.F}).view({2, 3})));
+  EXPECT_FALSE(scale_rows(weight, at::tensor({4.0, -3.0})));
 }
 
 }  // namespace

@@ -73,5 +73,19 @@ return y = y
   EXPECT_THAT(message, HasSubstr("3 rows for 6 samples"));
 }
 
+// The head reads only two of the eight channels: differences of the others count for nothing.
+TEST(QuantizeBrecq, WeighsOutputsByWhatTheyDoToPredictions) {
+  const at::Tensor x = smooth_images();
+  Model exact = residual_network();
+  exact.tensor("fc.weight").mul_(0.03).slice(1, 2).zero_();  // logits of a deviation of 2
+  const auto off = [&](const std::string& loss) {
+    Model model = exact.clone();
+    run_passes("quantize.brecq{bits=2,ends=0,iterations=300,rate=0.02,loss=" + loss + "}", model,
+               calibrated_on(x));
+    return divergence(exact, model, x, 1);
+  };
+  EXPECT_LT(off("fisher"), 0.5 * off("squared"));
+}
+
 }  // namespace
 }  // namespace compress::testing

@@ -51,6 +51,16 @@ inline double output_error(const Model& exact, const Model& rounded, const at::T
          wanted.square().sum().item<double>();
 }
 
+/// Mean divergence of softened predictions, KL(exact || model), in double precision.
+inline double divergence(const Model& exact, const Model& model, const at::Tensor& x,
+                         double temperature) {
+  const auto predictions = [&](const Model& of) {
+    return at::log_softmax(of.forward({x})[0].to(at::kDouble) / temperature, -1);
+  };
+  const at::Tensor wanted = predictions(exact);
+  return (wanted.exp() * (wanted - predictions(model))).sum().item<double>() / x.size(0);
+}
+
 /// How many nodes call the operator.
 inline int64_t count_of(const Model& model, std::string_view op) {
   int64_t found = 0;
