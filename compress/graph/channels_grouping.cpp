@@ -235,6 +235,16 @@ ChannelGrouping::Counts ChannelGrouping::count(const std::vector<ChannelClass>& 
   return counts;
 }
 
+// Whether both are all of their units, and in the same arrays.
+bool ChannelGrouping::lie_alike(ChannelClass a, ChannelClass b) const {
+  if (!as_factor_[a].empty() || !as_factor_[b].empty()) return false;
+  const auto at = [&](ChannelClass channel) {
+    return result_.places_.begin() + static_cast<std::ptrdiff_t>(result_.first_place_[channel]);
+  };
+  return std::equal(at(a), at(a + 1), at(b), at(b + 1),
+                    [](const auto& x, const auto& y) { return x.array == y.array; });
+}
+
 // The dimensions that a unit with these counts cuts, and the parameters that it takes.
 ChannelGroup ChannelGrouping::describe(const Counts& counts) const {
   ChannelGroup group;
@@ -266,8 +276,15 @@ void ChannelGrouping::find_units() {
   std::map<std::pair<Counts, bool>, size_t> group_of;
   auto last = group_of.end();  // neighbours mostly belong together
   std::set<std::vector<ChannelClass>> seen;
+  ChannelClass before = 0;  // the last unit's, if it has a single class
   for (ChannelClass seed = 1; seed < classes; ++seed) {
     if (!as_flat_[seed].empty()) continue;
+    if (before != 0 && lie_alike(before, seed) &&
+        (channels_.labels.why_inexact(root_of_class_[seed]) != nullptr) == last->first.second) {
+      result_.groups_[last->second].units.push_back({{seed}});
+      continue;
+    }
+    before = 0;
     std::optional<std::vector<ChannelClass>> found = closure(seed);
     if (!found || (found->size() > 1 && !seen.insert(*found).second)) continue;
     Counts counts = count(*found);
@@ -290,6 +307,7 @@ void ChannelGrouping::find_units() {
         if (is_inexact) result_.groups_.back().why_inexact = text(*inexact);
       }
     }
+    if (found->size() == 1) before = seed;
     result_.groups_[last->second].units.push_back({std::move(*found)});
   }
 }

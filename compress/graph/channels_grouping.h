@@ -34,6 +34,7 @@ class ChannelGrouping {
   template <class Visit>
   void each_flat(const Occurrence& at, Visit&& visit) const;
   Counts count(const std::vector<ChannelClass>& classes);
+  bool lie_alike(ChannelClass a, ChannelClass b) const;
   ChannelGroup describe(const Counts& counts) const;
   std::string text(const ChannelReason& reason) const;
 

@@ -24,7 +24,7 @@ constexpr double kFall = 0.1;          // of the rate, then
 constexpr double kLeastFactor = 0.01;  // that the rate falls to
 constexpr int64_t kPatience = 5;       // the loss may stay for a fifth of the steps
 
-struct Statistics {
+struct ChannelStatistics {
   at::Tensor mean, deviation;  // [channels]
 };
 
@@ -50,7 +50,8 @@ class Plateau {
 };
 
 // Differences of each sample's statistics to those of the norms, a sample's share.
-at::Tensor distance(const std::vector<at::Tensor>& seen, const std::vector<Statistics>& wanted) {
+at::Tensor distance(const std::vector<at::Tensor>& seen,
+                    const std::vector<ChannelStatistics>& wanted) {
   at::Tensor sum = at::zeros({});
   for (size_t i = 0; i < seen.size(); ++i) {
     const at::Tensor places = seen[i].flatten(2);
@@ -68,7 +69,8 @@ at::Tensor distance(const at::Tensor& moved, const at::Tensor& original) {
   return (moved - original).square().mean() * channels;
 }
 
-std::vector<at::Tensor> corrected_batch(const Model& part, const std::vector<Statistics>& wanted,
+std::vector<at::Tensor> corrected_batch(const Model& part,
+                                        const std::vector<ChannelStatistics>& wanted,
                                         const std::vector<at::Tensor>& inputs,
                                         const InputCorrection& settings) {
   std::vector<at::Tensor> moved, leaves;
@@ -118,7 +120,7 @@ std::vector<at::Tensor> corrected_inputs(const Model& part, const std::vector<co
                                          std::vector<at::Tensor> inputs,
                                          const InputCorrection& settings, SerialWorkers& workers) {
   if (norms.empty() || settings.steps == 0) return inputs;
-  std::vector<Statistics> wanted;
+  std::vector<ChannelStatistics> wanted;
   std::vector<const Value*> given, seen;
   for (const Node* norm : norms) {
     const BatchNorm statistics = read_batch_norm(part, *norm);

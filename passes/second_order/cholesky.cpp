@@ -13,7 +13,7 @@
 namespace compress {
 namespace {
 
-constexpr int64_t kDepth = 128;  // rows of a panel that stay in the first cache meanwhile
+constexpr int64_t kPanelDepth = 128;  // rows of a panel that stay in the first cache meanwhile
 
 }  // namespace
 
@@ -27,8 +27,8 @@ CholeskyFactor::CholeskyFactor(int64_t size)
 // Subtracts from the rows first .. end of a panel what the rows before `first` contribute.
 void CholeskyFactor::subtract_before(int64_t index, int64_t first, int64_t end) {
   double* target = panel(index);
-  for (int64_t k = 0; k < first; k += kDepth) {
-    const int64_t count = std::min(kDepth, first - k);
+  for (int64_t k = 0; k < first; k += kPanelDepth) {
+    const int64_t count = std::min(kPanelDepth, first - k);
     for (int64_t row = first; row < end; row += kPanelColumns) {
       const double* left = panel(row / kDoubleLanes) + k * kDoubleLanes + row % kDoubleLanes;
       subtract_products(left, kDoubleLanes, target + k * kDoubleLanes, count,

@@ -14,7 +14,7 @@
 namespace compress {
 namespace {
 
-constexpr int64_t kDepth = 256;  // settled columns that stay in the first cache meanwhile
+constexpr int64_t kSettledDepth = 256;  // settled columns that stay in the first cache meanwhile
 
 class Solver {
  public:
@@ -100,8 +100,8 @@ class Solver {
     std::copy_n(change(chunk, first), (end - first) * kFloatLanes, values(chunk, block, first));
     const int64_t first_panel = first / kPanelColumns;
     const int64_t last_panel = (end - 1) / kPanelColumns;
-    for (int64_t k = 0; k < first; k += kDepth) {
-      const int64_t count = std::min(kDepth, first - k);
+    for (int64_t k = 0; k < first; k += kSettledDepth) {
+      const int64_t count = std::min(kSettledDepth, first - k);
       for (int64_t panel = first_panel; panel <= last_panel; ++panel) {
         subtract_products(factor_.panel(panel) + k * kPanelColumns, kPanelColumns, change(chunk, k),
                           count, values(chunk, block, panel * kPanelColumns));

@@ -63,6 +63,8 @@ def main():
     for name in ("source", "build", "work", "torch"):
         parser.add_argument(f"--{name}", type=pathlib.Path, required=True)
     parser.add_argument("--type", default="Release")
+    parser.add_argument("--unity", default="", help="that of the build, so that ccache has what it compiled")
+    parser.add_argument("--batch", default="")
     arguments = parser.parse_args()
     blocks = list(blocks_of(arguments.source / "docs/writing-a-pass.md"))
     commands = [block for block in blocks if block.mark == "follow"]
@@ -84,6 +86,7 @@ def main():
         run("clang-format-16 --dry-run -Werror " + " ".join(files), tree, environment)
     run(f"cmake --preset dev -DLATHE_BENCHMARKS=OFF -DLATHE_PREBUILT={arguments.build}"
         f" -DLATHE_TORCH_ROOT={arguments.torch} -DCMAKE_BUILD_TYPE={arguments.type}"
+        f" -DCMAKE_UNITY_BUILD={arguments.unity or 'OFF'} -DCMAKE_UNITY_BUILD_BATCH_SIZE={arguments.batch or 8}"
         f" -DCMAKE_PROJECT_lathe_INCLUDE={HERE / 'prebuilt_compress.cmake'}", tree, environment)
     said = ""
     for command in commands[0].text.splitlines():

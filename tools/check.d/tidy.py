@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -39,21 +40,23 @@ def tracked(*patterns: str) -> list[str]:
 
 
 def headers_by_source(build: pathlib.Path) -> dict[str, list[str]]:
-    """The project's files that each compiled source includes, itself first."""
+    """The project's files that each compiled source includes, or that those include that are compiled together with it."""
 
     @functools.cache  # a million lines name few files
     def place_of(listed: str) -> str | None:
         path = pathlib.Path(os.path.normpath(build / listed))
         return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) and not path.is_relative_to(build) else None
 
-    found, files = {}, []
+    found: dict[str, list[str]] = {}
+    files: list[str] = []
     listing = subprocess.run(["ninja", "-C", build, "-t", "deps"], check=True, capture_output=True, text=True).stdout
     for line in listing.splitlines():
         if not line.startswith("    "):
             files = []
         elif (place := place_of(line.strip())) is not None:
             files.append(place)
-            found[files[0]] = files
+            if place.endswith(".cpp"):
+                found[place] = files
     return found
 
 
@@ -61,8 +64,10 @@ def options_by_source(build: pathlib.Path) -> dict[str, tuple[str, ...]]:
     """The options that compile each source, without the compiler and the files' names."""
     options = {}
     for entry in json.loads((build / "compile_commands.json").read_text()):
-        words = shlex.split(entry["command"])
-        options[os.path.relpath(entry["file"], ROOT)] = tuple(words[1 : words.index("-o")])
+        words, file = shlex.split(entry["command"]), pathlib.Path(entry["file"])
+        together = re.findall(r'^#include "(.*)"', file.read_text(), re.M) if file.parent.name == "Unity" else [file]
+        for source in together:
+            options[os.path.relpath(source, ROOT)] = tuple(words[1 : words.index("-o")])
     return options
 
 

@@ -12,6 +12,11 @@ function(lathe_library_options target)
       target_compile_options(${target} PRIVATE -Wno-restrict)
       # Designated initialisers are there to leave members at their defaults.
       target_compile_options(${target} PRIVATE -Wno-missing-field-initializers)
+      # A source that is read together with others passes for a header, whose types must not have
+      # members of the anonymous namespace.
+      if(CMAKE_UNITY_BUILD)
+        target_compile_options(${target} PRIVATE -Wno-subobject-linkage)
+      endif()
     endif()
   endif()
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")

@@ -111,7 +111,7 @@ build() {
   say "building ($preset; the first time takes some minutes, log: build/$preset.log)"
   export CCACHE_BASEDIR="$root"  # so that another clone finds what this one compiled
   local as_check=()
-  [[ -n "${LATHE_WARNINGS_AS_ERRORS:-}" ]] && as_check=(-DLATHE_WARNINGS_AS_ERRORS=ON -DCMAKE_UNITY_BUILD=OFF)
+  [[ -n "${LATHE_WARNINGS_AS_ERRORS:-}" ]] && as_check=(-DLATHE_WARNINGS_AS_ERRORS=ON)
   (cd "$root" && cmake --preset "$preset" "${as_check[@]}" >"$log" 2>&1) ||
     { tail -n 30 "$log" >&2; fail "cmake could not configure the build" "see above and $log"; }
   (cd "$root" && cmake --build "build/$preset" -j "$(build_jobs)" ${1:+--target "$@"} >>"$log" 2>&1) ||

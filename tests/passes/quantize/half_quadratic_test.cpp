@@ -28,7 +28,7 @@ HalfQuadratic two_bits(int iterations) {
   return {.bits = 2, .group_size = 8, .iterations = iterations, .half_scales = false};
 }
 
-at::Tensor codes_of(const QuantizedTensor& q) {
+at::Tensor unpacked(const QuantizedTensor& q) {
   return unpack_codes(q.fields, q.bits, q.columns());
 }
 
@@ -49,7 +49,7 @@ TEST(HalfQuadraticSolver, FollowsTheGoldenVector) {
   EXPECT_NEAR(start.scale.item<double>(), 1 / 1.449275, 1e-6);
   EXPECT_NEAR(start.zero_point.item<double>(), .898551, 1e-6);
   EXPECT_TRUE(
-      at::equal(codes_of(start), at::tensor({0, 1, 1, 1, 1, 1, 1, 3}).to(at::kByte).view({1, 8})));
+      at::equal(unpacked(start), at::tensor({0, 1, 1, 1, 1, 1, 1, 3}).to(at::kByte).view({1, 8})));
   EXPECT_NEAR(error(group(), start, 1), .101250, 1e-6);
   const QuantizedTensor one = half_quadratic(group(), 0, two_bits(1));
   EXPECT_NEAR(one.zero_point.item<double>(), .856052, 1e-6);

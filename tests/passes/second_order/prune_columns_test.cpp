@@ -15,7 +15,7 @@
 namespace compress::testing {
 namespace {
 
-PruneColumns share(int64_t zeros, int64_t block = 128) {
+PruneColumns blockwise(int64_t zeros, int64_t block = 128) {
   PruneColumns how;
   how.zeros = zeros;
   how.block = block;
@@ -36,7 +36,7 @@ PruneColumns runs(int64_t n, int64_t m, int64_t positions = 1) {
 TEST(PruneColumns, FollowsTheReferenceForGivenZeros) {
   at::manual_seed(1);
   const at::Tensor weight = at::randn({6, 20}), gram = correlated_gram(20, 100, 1);
-  const PrunedColumns found = prune_columns(weight, gram.unsqueeze(0), share(60, 4));
+  const PrunedColumns found = prune_columns(weight, gram.unsqueeze(0), blockwise(60, 4));
   const at::Tensor expected = solve_reference(
       weight, gram, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19},
       [&](int64_t column, const at::Tensor& optimum) {
@@ -50,7 +50,7 @@ TEST(PruneColumns, ZeroesWhatCostsLeastInEachBlock) {
   // Without correlation the cost of a weight is its square times the mean square of its input.
   at::manual_seed(2);
   const at::Tensor weight = at::randn({7, 16}), power = at::rand({16}, at::kDouble) + 0.1;
-  const PrunedColumns found = prune_columns(weight, at::diag(power).unsqueeze(0), share(56, 8));
+  const PrunedColumns found = prune_columns(weight, at::diag(power).unsqueeze(0), blockwise(56, 8));
   for (const int64_t first : {0, 8}) {
     const at::Tensor cost = weight.to(at::kDouble).square().mul(power).narrow(1, first, 8);
     const at::Tensor threshold = std::get<0>(cost.flatten().sort())[27];
@@ -66,7 +66,7 @@ TEST(PruneColumns, MakesExactlyTheZerosThatWereAsked) {
   const at::Tensor gone = at::zeros({10, 50}, at::kBool);
   for (const int64_t zeros : {0, 1, 77, 250, 499, 500}) {
     for (const int64_t block : {1, 7, 16, 128}) {
-      const PrunedColumns found = prune_columns(weight, grams, share(zeros, block));
+      const PrunedColumns found = prune_columns(weight, grams, blockwise(zeros, block));
       EXPECT_EQ(found.keep.logical_not().sum().item<int64_t>(), zeros);
       EXPECT_TRUE((found.weight.masked_select(found.keep.logical_not()) == 0).all().item<bool>());
     }
@@ -78,10 +78,10 @@ TEST(PruneColumns, CountsAndKeepsTheZerosThatAreThere) {
   const at::Tensor keep = at::rand({12, 40}) > 0.4, weight = at::randn({12, 40}) * keep;
   const at::Tensor gram = correlated_gram(40, 99, 4).unsqueeze(0);
   const int64_t before = keep.logical_not().sum().item<int64_t>();
-  const PrunedColumns more = prune_columns(weight, gram, share(300, 8), keep);
+  const PrunedColumns more = prune_columns(weight, gram, blockwise(300, 8), keep);
   EXPECT_EQ(more.keep.logical_not().sum().item<int64_t>(), 300);
   EXPECT_FALSE(more.keep.logical_and(keep.logical_not()).any().item<bool>());
-  const PrunedColumns none = prune_columns(weight, gram, share(0), keep);
+  const PrunedColumns none = prune_columns(weight, gram, blockwise(0), keep);
   EXPECT_TRUE(at::equal(none.keep, keep));
   EXPECT_EQ(none.keep.logical_not().sum().item<int64_t>(), before);
 }
@@ -93,7 +93,7 @@ TEST(PruneColumns, SharesOutOnlyTheZerosThatAreMissing) {
   const at::Tensor weight = at::randn({12, 40}) * keep;
   const at::Tensor gram = correlated_gram(40, 99, 4).unsqueeze(0);
   for (const int64_t zeros : {240, 241, 300, 480}) {
-    const PrunedColumns found = prune_columns(weight, gram, share(zeros, 8), keep);
+    const PrunedColumns found = prune_columns(weight, gram, blockwise(zeros, 8), keep);
     EXPECT_EQ(found.keep.logical_not().sum().item<int64_t>(), zeros);
   }
 }
@@ -119,7 +119,7 @@ TEST(PruneColumns, ErrsLessThanMagnitudeOfTheSameNumber) {
   at::manual_seed(6);
   const at::Tensor weight = at::randn({30, 64}), gram = correlated_gram(64, 300, 6, 0.1);
   for (const int64_t zeros : {400, 960}) {
-    const PrunedColumns found = prune_columns(weight, gram.unsqueeze(0), share(zeros, 16));
+    const PrunedColumns found = prune_columns(weight, gram.unsqueeze(0), blockwise(zeros, 16));
     const at::Tensor threshold = std::get<0>(weight.abs().flatten().sort())[zeros - 1];
     const at::Tensor magnitude = weight * (weight.abs() > threshold);
     EXPECT_LT(output_error(weight, found.weight, gram), output_error(weight, magnitude, gram));
@@ -130,7 +130,7 @@ TEST(PruneColumns, GivesTheSameBytesForAnyNumberOfThreads) {
   at::manual_seed(7);
   const at::Tensor weight = at::randn({200, 150}), gram = correlated_gram(150, 400, 7).unsqueeze(0);
   const int threads = at::get_num_threads();
-  for (const PruneColumns& how : {share(15000), runs(2, 4)}) {
+  for (const PruneColumns& how : {blockwise(15000), runs(2, 4)}) {
     at::set_num_threads(1);
     const PrunedColumns one = prune_columns(weight, gram, how);
     at::set_num_threads(3);

@@ -9,7 +9,7 @@ namespace compress::testing {
 namespace {
 
 // Two groups of 8 and of 4 channels.
-constexpr const char* kNetwork = R"(
+constexpr const char* kTwoLayers = R"(
 input x : f32[batch,2]
 parameter a.weight : f32[8,2]
 parameter b.weight : f32[4,8]
@@ -21,7 +21,7 @@ return y = c
 )";
 
 struct Fixture {
-  Model model = parse_filled(kNetwork);
+  Model model = parse_filled(kTwoLayers);
   ChannelGroups groups = analyse(model);
   ChannelScores scores = {{8, 7, 6, 5, 4, 3, 2, 1}, {0.5, 9, 9, 9}};
   ChannelOptions options;
