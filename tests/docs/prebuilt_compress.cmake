@@ -12,6 +12,7 @@ macro(add_subdirectory folder)
       IMPORTED_LOCATION ${LATHE_PREBUILT}/compress/liblathe_compress.a
       IMPORTED_NO_SYSTEM ON
       INTERFACE_INCLUDE_DIRECTORIES ${PROJECT_SOURCE_DIR})
+    target_compile_features(lathe_compress INTERFACE cxx_std_20)
     target_link_libraries(lathe_compress INTERFACE lathe_torch nlohmann_json::nlohmann_json fmt::fmt)
     # What only the linker is to see of compress/, as in compress/CMakeLists.txt.
     foreach(library IN ITEMS spdlog::spdlog ZLIB::ZLIB PNG::PNG JPEG::JPEG Threads::Threads DNNL::dnnl)
