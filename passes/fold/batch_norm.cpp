@@ -2,6 +2,7 @@
 //
 // In eval mode a batch norm multiplies each channel by a constant and adds another, so that it can
 // be part of the weights: the same outputs up to rounding, with fewer operators and tensors.
+// Integer codes stay what they are, or are mirrored, and their scales take up the constant.
 
 #include "compress/pass.h"
 #include "compress/weight.h"

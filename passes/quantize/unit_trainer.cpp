@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <numeric>
 #include <unordered_set>
 #include <utility>
 
@@ -22,7 +23,7 @@ namespace {
 constexpr int64_t kParts = 4;         // of a mini-batch; a constant, so that sums do not vary
 constexpr double kStepPower = 2.4;    // of the loss that steps alone are learned by
 constexpr double kLeastStep = 1e-8;   // a step stays positive
-constexpr double kLeastSlope = 1e-6;  // of predictions; less is rounding errors
+constexpr double kLeastSlope = 1e-8;  // of predictions; less is rounding errors
 
 std::string keep_name(const RoundedActivation& activation) { return activation.value + "_keep"; }
 std::string step_name(const RoundedActivation& activation) { return activation.value + "_step"; }
@@ -372,18 +373,22 @@ void UnitTrainer::each_output(
 
 int64_t UnitTrainer::chunks() const { return (samples_.count() + kRunSamples - 1) / kRunSamples; }
 
-// The diagonal of the Fisher information at the unit's output, of mean 1: the squared slope of the
-// divergence of predictions (Li et al., ICLR 2021, equation 10, with the divergence for the loss).
+// The diagonal of the Fisher information at the unit's output: the squared slope of the divergence
+// of predictions (Li et al., ICLR 2021, equation 10, with the divergence for the loss). Each sample
+// has a mean of 1, else the few whose predictions have changed most would count alone.
 void UnitTrainer::weigh_outputs() {
   std::vector<at::Tensor> found(chunks());
   each_output([&](const Part& part, int64_t chunk, const at::Tensor& output) {
     const at::AutoGradMode with_gradients(true);
     const at::Tensor leaf = output.detach().set_requires_grad(true);
-    found[chunk] = torch::autograd::grad({prediction_loss(part, leaf)}, {leaf})[0].square();
+    const at::Tensor squares =
+        torch::autograd::grad({prediction_loss(part, leaf)}, {leaf})[0].square();
+    std::vector<int64_t> elements(squares.dim() - 1);
+    std::iota(elements.begin(), elements.end(), 1);
+    const at::Tensor mean = squares.mean(elements, /*keepdim=*/true);
+    found[chunk] = at::where(mean > kLeastSlope * kLeastSlope, squares / mean, 1.0);
   });
-  const at::Tensor squares = at::cat(found);
-  const double mean = squares.mean().item<double>();
-  if (mean > kLeastSlope * kLeastSlope) importance_ = squares / mean;
+  importance_ = at::cat(found);
 }
 
 double UnitTrainer::error() {
