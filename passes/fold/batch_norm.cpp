@@ -72,7 +72,6 @@ class Folder {
 
   void apply(const Fold& fold) {
     const BatchNorm norm = read_batch_norm(model_, *fold.norm);
-    const at::Tensor factors = channel_factors(norm);
     if (fold.codes) {
       const at::Tensor mask = fold.weight->mask();
       fold.weight->encode(*fold.codes);
@@ -80,7 +79,8 @@ class Folder {
     } else {
       const at::Tensor stored = model_.tensor(fold.weight->stored()->name).detach();
       const bool grouped = fold.weight->kind() == OperatorKind::kConv;
-      fold.weight->set_stored(scale_output_channels(stored, factors, fold.weight->output_dim(),
+      fold.weight->set_stored(scale_output_channels(stored, channel_factors(norm),
+                                                    fold.weight->output_dim(),
                                                     grouped ? fold.weight->groups() : 1));
     }
     set_bias(model_, fold.layer, fold.weight->name(),

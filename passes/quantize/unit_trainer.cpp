@@ -336,9 +336,8 @@ at::Tensor UnitTrainer::part_loss(const Part& part, const Loss& loss, at::Genera
   const at::Tensor output = outputs.narrow(0, 0, part.rows.size(0));
   const at::Tensor off = output - samples_.target.index_select(0, part.rows);
   const double positions = static_cast<double>(output[0].numel()) / output.size(channel_dim_);
-  at::Tensor powers = loss.power == 2 ? off.square() : off.abs().pow(loss.power);
-  if (importance_.defined()) powers = powers * importance_.index_select(0, part.rows);
-  at::Tensor sum = powers.sum() / (part.batch * positions);
+  const at::Tensor powers = loss.power == 2 ? off.square() : off.abs().pow(loss.power);
+  at::Tensor sum = weighed(powers, part.rows).sum() / (part.batch * positions);
   if (loss.predicts) {
     sum = sum + prediction_loss(part, outputs.narrow(0, part.rows.size(0), part.rows.size(0))) *
                     settings_.prediction;
@@ -391,16 +390,19 @@ void UnitTrainer::weigh_outputs() {
   importance_ = at::cat(found);
 }
 
+// Errors of some samples' outputs, each as much as it counts.
+at::Tensor UnitTrainer::weighed(const at::Tensor& errors, const at::Tensor& rows) const {
+  return importance_.defined() ? errors * importance_.index_select(0, rows) : errors;
+}
+
 double UnitTrainer::error() {
   std::vector<std::pair<double, double>> sums(chunks());
   each_output([&](const Part& part, int64_t chunk, const at::Tensor& output) {
     const at::Tensor target = samples_.target.index_select(0, part.rows);
     const auto size = [&](const at::Tensor& elements) {
-      const at::Tensor squares = elements.square();
-      return importance_.defined() ? squares * importance_.index_select(0, part.rows) : squares;
+      return weighed(elements.square(), part.rows).sum(at::kDouble).item<double>();
     };
-    sums[chunk] = {size(output - target).sum(at::kDouble).item<double>(),
-                   size(target).sum(at::kDouble).item<double>()};
+    sums[chunk] = {size(output - target), size(target)};
   });
   double off = 0, size = 0;
   for (const auto& [difference, square] : sums) {

@@ -105,6 +105,7 @@ class UnitTrainer {
       const std::function<void(const Part& part, int64_t chunk, const at::Tensor& output)>& take);
   int64_t chunks() const;
   void weigh_outputs();
+  at::Tensor weighed(const at::Tensor& errors, const at::Tensor& rows) const;
   double error();
 
   const Model& unit_;

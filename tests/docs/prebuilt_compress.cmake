@@ -1,6 +1,6 @@
 # Injected with CMAKE_PROJECT_lathe_INCLUDE: takes compress/ from a build that is there, so that a
 # copy of the tree compiles only what a new pass touches: the other passes are compiled by the same
-# commands as in that build, so that ccache has them.
+# commands as in that build, so that ccache has them. tests/package/build_consumer uses it as well.
 #
 #   LATHE_PREBUILT   the build folder that has compress/liblathe_compress.a
 

@@ -16,6 +16,11 @@ inline at::Tensor bools(const std::vector<int64_t>& flags) {
   return at::tensor(flags).to(at::kBool);
 }
 
+/// A double tensor of one dimension.
+inline at::Tensor doubles(const std::vector<double>& values) {
+  return at::tensor(values, at::kDouble);
+}
+
 /// Fails the test unless types, sizes and elements are the same.
 inline void expect_same(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
   ASSERT_EQ(a.size(), b.size());

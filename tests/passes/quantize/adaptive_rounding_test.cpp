@@ -3,6 +3,8 @@
 
 #include "passes/quantize/adaptive_rounding.h"
 
+#include "tests/support/tensors.h"
+
 #include <ATen/ATen.h>
 
 #include <gtest/gtest.h>
@@ -12,7 +14,7 @@
 namespace compress {
 namespace {
 
-at::Tensor doubles(const std::vector<double>& values) { return at::tensor(values, at::kDouble); }
+using testing::doubles;
 
 TEST(AdaptiveRounding, StartsAtTheLogitOfTheFraction) {
   const at::Tensor logits = rounding_logits(doubles({0.25, 0.5, 0.75, 0.01}));

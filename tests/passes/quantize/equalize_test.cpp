@@ -2,53 +2,53 @@
 
 #include "passes/quantize/equalize.h"
 
+#include "tests/support/tensors.h"
+
 #include <ATen/ATen.h>
 
 #include <gtest/gtest.h>
 
-#include <vector>
-
 namespace compress {
 namespace {
 
-at::Tensor pairs(std::vector<double> values) { return at::tensor(values); }
+using testing::doubles;
 
 TEST(Equalize, GivesBothLayersTheGeometricMeanOfTheirRanges) {
-  const at::Tensor first = pairs({8, 0.5}), second = pairs({0.5, 2});
+  const at::Tensor first = doubles({8, 0.5}), second = doubles({0.5, 2});
   const at::Tensor s = equalizing_factors(first, second);
-  EXPECT_TRUE(at::allclose(s, pairs({4, 0.5})));
-  EXPECT_TRUE(at::allclose(first / s, pairs({2, 1})));
-  EXPECT_TRUE(at::allclose(second * s, pairs({2, 1})));
+  EXPECT_TRUE(at::allclose(s, doubles({4, 0.5})));
+  EXPECT_TRUE(at::allclose(first / s, doubles({2, 1})));
+  EXPECT_TRUE(at::allclose(second * s, doubles({2, 1})));
 }
 
 TEST(Equalize, LeavesDeadChannelsAlone) {
-  EXPECT_TRUE(at::equal(equalizing_factors(pairs({0, 3, 0}), pairs({2, 0, 0})),
+  EXPECT_TRUE(at::equal(equalizing_factors(doubles({0, 3, 0}), doubles({2, 0, 0})),
                         at::ones({3}, at::kDouble)));
 }
 
 TEST(Equalize, SeesTheChannelsOfGroups) {
   // Two groups of two outputs and one input.
-  const at::Tensor weight = pairs({1, -2, 3, 4}).view({4, 1, 1});
+  const at::Tensor weight = doubles({1, -2, 3, 4}).view({4, 1, 1});
   const at::Tensor channels = by_channels(weight, 0, 2, 2);
-  EXPECT_TRUE(at::equal(output_ranges(channels), pairs({1, 2, 3, 4})));
-  EXPECT_TRUE(at::equal(input_ranges(channels), pairs({2, 4})));
+  EXPECT_TRUE(at::equal(output_ranges(channels), doubles({1, 2, 3, 4})));
+  EXPECT_TRUE(at::equal(input_ranges(channels), doubles({2, 4})));
   const at::Tensor scaled =
-      scale_inputs(scale_outputs(channels, pairs({1, 10, 1, 10})), pairs({1, 100}));
+      scale_inputs(scale_outputs(channels, doubles({1, 10, 1, 10})), doubles({1, 100}));
   EXPECT_TRUE(
-      at::equal(from_channels(scaled, weight, 0), pairs({1, -20, 300, 4000}).view({4, 1, 1})));
+      at::equal(from_channels(scaled, weight, 0), doubles({1, -20, 300, 4000}).view({4, 1, 1})));
 }
 
 TEST(Equalize, SeesTheChannelsOfAnInOutMatrix) {
-  const at::Tensor weight = pairs({1, 2, 3, 4, 5, 6}).view({3, 2});
+  const at::Tensor weight = doubles({1, 2, 3, 4, 5, 6}).view({3, 2});
   const at::Tensor channels = by_channels(weight, 1, 1, 3);
-  EXPECT_TRUE(at::equal(output_ranges(channels), pairs({5, 6})));
-  EXPECT_TRUE(at::equal(input_ranges(channels), pairs({2, 4, 6})));
+  EXPECT_TRUE(at::equal(output_ranges(channels), doubles({5, 6})));
+  EXPECT_TRUE(at::equal(input_ranges(channels), doubles({2, 4, 6})));
   EXPECT_TRUE(at::equal(from_channels(channels, weight, 1), weight));
 }
 
 TEST(Equalize, AbsorbsWhatLiesThreeDeviationsAboveTheKink) {
-  EXPECT_TRUE(at::allclose(absorbed_bias(pairs({2, 0.5, -1, 2}), pairs({0.5, 2, 0.5, -0.5})),
-                           pairs({0.5, 0, 0, 0.5})));
+  EXPECT_TRUE(at::allclose(absorbed_bias(doubles({2, 0.5, -1, 2}), doubles({0.5, 2, 0.5, -0.5})),
+                           doubles({0.5, 0, 0, 0.5})));
 }
 
 TEST(Equalize, RespondsToAConstantAsTheLayerDoes) {
