@@ -58,7 +58,7 @@ UseMap::UseMap(const Graph& graph) {
   add_outputs(graph.updates(), true);
 }
 
-const std::vector<Use>& UseMap::of(const Value* value) const {
+const std::vector<Use>& UseMap::of(const Value* value) const& {
   static const std::vector<Use> kNone;
   const auto found = uses_.find(value);
   return found == uses_.end() ? kNone : found->second;

@@ -126,7 +126,8 @@ struct Use {
 class UseMap {
  public:
   explicit UseMap(const Graph& graph);
-  const std::vector<Use>& of(const Value* value) const;
+  const std::vector<Use>& of(const Value* value) const&;
+  std::vector<Use> of(const Value* value) && { return std::as_const(*this).of(value); }
   /// The first node, in the graph's order, that uses the value; null if none does.
   Node* first_node(const Value* value) const;
 

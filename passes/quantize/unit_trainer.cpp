@@ -55,7 +55,8 @@ void round_activation(Model& unit, const RoundedActivation& activation, bool som
     rounded =
         graph.insert(first, {"aten::where.self", {keep, value, rounded}, {}, {}, 1, {}})->output();
   }
-  for (const Use& use : UseMap(graph).of(value)) {
+  const UseMap uses(graph);
+  for (const Use& use : uses.of(value)) {
     if (layers.contains(use.node)) graph.set_argument(use.node, use.index, rounded);
   }
 }
@@ -285,15 +286,11 @@ std::vector<at::Tensor> UnitTrainer::gradients(const at::Tensor& rows, const Los
   std::vector<std::vector<at::Tensor>> found(shares.size());
   workers_.run(static_cast<int64_t>(shares.size()), [&](size_t worker, int64_t task) {
     const Part part{worker, shares[task], static_cast<double>(rows.size(0))};
-    found[task] = torch::autograd::grad({part_loss(part, loss, generators[task])}, leaves, {},
-                                        std::nullopt, false, /*allow_unused=*/true);
+    found[task] = torch::autograd::grad({part_loss(part, loss, generators[task])}, leaves);
   });
   std::vector<at::Tensor> sums = std::move(found.front());
   for (size_t i = 0; i < sums.size(); ++i) {
-    if (!sums[i].defined()) sums[i] = at::zeros_like(leaves[i]);
-    for (size_t share = 1; share < found.size(); ++share) {
-      if (found[share][i].defined()) sums[i] = sums[i] + found[share][i];
-    }
+    for (size_t share = 1; share < found.size(); ++share) sums[i] = sums[i] + found[share][i];
   }
   return sums;
 }

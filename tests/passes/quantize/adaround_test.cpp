@@ -3,6 +3,8 @@
 #include "passes/quantize/round_to_nearest.h"
 #include "tests/passes/quantize/calibrated.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace compress::testing {
@@ -83,6 +85,22 @@ TEST(QuantizeAdaround, RoundsTheInputsOfTheLayers) {
   EXPECT_EQ(result.steps.at(0).counts.at("activations_quantized"), 4);
   // Eight bits in four layers: a step of 1/255 of a range, some hundredths of a percent in power.
   EXPECT_LT(output_error(exact, model, x), 1e-3);
+}
+
+TEST(QuantizeAdaround, SeesTheInputsOfTheLayersRounded) {
+  const at::Tensor x = smooth_images();
+  const auto measures = [&](int activations) {
+    Model model = residual_network();
+    const std::string line = fmt::format(
+        "quantize.adaround{{bits=8,activations={},ends=0,iterations=1,"
+        "step_iterations=300,step_rate=0.01}}",
+        activations);
+    return run_passes(line, model, calibrated_on(x)).steps.at(0).measures;
+  };
+  const auto fine = measures(8), coarse = measures(2);
+  EXPECT_GT(coarse.at("unit_error_nearest"), 10 * fine.at("unit_error_nearest"));
+  // The steps begin where the inputs are rounded best; the outputs want them a little elsewhere.
+  EXPECT_LT(coarse.at("unit_error"), 0.99 * coarse.at("unit_error_nearest"));
 }
 
 TEST(QuantizeAdaround, KeepsPrunedZeros) {

@@ -20,6 +20,15 @@ TEST(QuantizeQdrop, LearnsCodesAndStepsTogether) {
   EXPECT_EQ(count_of(model, "aten::where.self"), 0) << "nothing drops out any more";
 }
 
+TEST(QuantizeQdrop, MovesTheStepsOfActivations) {
+  Model model = residual_network();
+  const RunResult result =
+      run_passes("quantize.qdrop{bits=8,activations=2,ends=0,iterations=300,step_rate=0.01}", model,
+                 calibrated_on(smooth_images()));
+  const auto& measures = result.steps.at(0).measures;
+  EXPECT_LT(measures.at("unit_error"), 0.95 * measures.at("unit_error_nearest"));
+}
+
 TEST(QuantizeQdrop, DropsByChanceThatDependsOnTheSeedOnly) {
   const at::Tensor x = smooth_images();
   const auto codes = [&](uint64_t seed, int threads) {
