@@ -160,6 +160,9 @@ class Manager {
     result.options = step_options_json(step);
     try {
       if (i > 0) check_again(i);
+      for (const std::string& sentence : idle_globs(step, selector_targets(model_))) {
+        context.message(sentence);
+      }
       run_pass(step, context, result);
     } catch (const Error& error) {
       throw Error(error.code(), error.message(), place(i, context, error.where()), error.hint());

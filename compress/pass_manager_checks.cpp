@@ -139,4 +139,16 @@ std::string KeptClaims::broken(const Model& model, Keeps keeps) const {
   return "";
 }
 
+std::vector<std::string> idle_globs(const Step& step, const std::vector<SelectorTarget>& targets) {
+  std::vector<std::string> said;
+  const std::unique_ptr<AnyOptions> options = step.options->clone();
+  for (const Field& field : options->fields()) {
+    if (field.selector() == nullptr) continue;
+    for (const std::string& sentence : field.selector()->idle_globs(targets)) {
+      said.push_back(fmt::format("`{}`: {}", field.name, sentence));
+    }
+  }
+  return said;
+}
+
 }  // namespace compress

@@ -4,6 +4,8 @@
 
 #include "compress/model.h"
 #include "compress/pass.h"
+#include "compress/recipe.h"
+#include "compress/selector.h"
 
 #include <ATen/core/Tensor.h>
 
@@ -49,5 +51,9 @@ class KeptClaims {
   std::vector<at::Tensor> inputs_, outputs_;
   std::vector<std::string> names_;  // of the outputs
 };
+
+/// A sentence for each glob among a step's options that matches no weight, while others beside it
+/// do.
+std::vector<std::string> idle_globs(const Step& step, const std::vector<SelectorTarget>& targets);
 
 }  // namespace compress

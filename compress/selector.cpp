@@ -44,11 +44,19 @@ bool selects_any_name(const std::vector<std::string>& globs, const SelectorTarge
   });
 }
 
-// All globs of a selector, those of its parts included.
+// All globs of a selector that select, those of its parts included.
 void collect_globs(const Selector& selector, std::vector<std::string>& globs) {
   globs.insert(globs.end(), selector.names.begin(), selector.names.end());
   for (const Selector& part : selector.any) collect_globs(part, globs);
   for (const Selector& part : selector.all) collect_globs(part, globs);
+}
+
+// The same, and those that exclude.
+void collect_all_globs(const Selector& selector, std::vector<std::string>& globs) {
+  globs.insert(globs.end(), selector.names.begin(), selector.names.end());
+  for (const auto* parts : {&selector.any, &selector.all, &selector.none}) {
+    for (const Selector& part : *parts) collect_all_globs(part, globs);
+  }
 }
 
 // "layr1.*" -> "did you mean `layer1.*`?": the text in front of the wildcard is compared with every
@@ -197,6 +205,21 @@ void Selector::require_match(const std::vector<SelectorTarget>& targets,
   throw Error(ErrorCode::kInvalidArgument,
               fmt::format("{} selects none of the model's {} weights", text(), targets.size()),
               where, fmt::format("{}", fmt::join(hints, " ")));
+}
+
+std::vector<std::string> Selector::idle_globs(const std::vector<SelectorTarget>& targets) const {
+  std::vector<std::string> globs, said;
+  collect_all_globs(*this, globs);
+  for (const std::string& glob : globs) {
+    const bool is_used =
+        std::any_of(targets.begin(), targets.end(),
+                    [&](const SelectorTarget& target) { return selects_any_name({glob}, target); });
+    if (is_used) continue;
+    const std::string hint = glob_hint(glob, targets);
+    said.push_back(fmt::format("`{}` matches none of the model's {} weights{}", glob,
+                               targets.size(), hint.empty() ? "" : fmt::format(" ({})", hint)));
+  }
+  return said;
 }
 
 }  // namespace compress

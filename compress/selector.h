@@ -73,6 +73,10 @@ class Selector {
   /// Throws Error(kInvalidArgument) at `where` if nothing in `targets` matches: says what was asked
   /// and names the nearest weights.
   void require_match(const std::vector<SelectorTarget>& targets, const std::string& where) const;
+
+  /// A sentence for each glob, those under `not` included, that matches nothing in `targets`, with
+  /// what may have been meant: beside others that match, a typo would go unseen.
+  std::vector<std::string> idle_globs(const std::vector<SelectorTarget>& targets) const;
 };
 
 /// Whether `text` matches the glob.

@@ -102,6 +102,9 @@ class StepTally {
       sum += figure * static_cast<double>(elements);
       weight += static_cast<double>(elements);
     }
+    add_messages(context);
+  }
+  void add_messages(const PassContext& context) {
     result.messages.insert(result.messages.end(), context.messages().begin(),
                            context.messages().end());
   }
@@ -130,6 +133,7 @@ class Stream {
         digests_(model.clone(/*deep=*/false)) {}
 
   StreamResult run() {
+    say_idle_globs();
     int64_t total = 0, done = 0;
     for (const NamedTensor& tensor : model_.tensors()) {
       total += static_cast<int64_t>(tensor.tensor.nbytes());
@@ -145,6 +149,16 @@ class Stream {
   }
 
  private:
+  void say_idle_globs() {
+    const std::vector<SelectorTarget> targets = selector_targets(model_);
+    for (size_t i = 0; i < recipe_.steps.size(); ++i) {
+      PassContext context(recipe_.seed, i);
+      context.on_message = options_.on_message;
+      for (const std::string& said : idle_globs(recipe_.steps[i], targets)) context.message(said);
+      tallies_[i].add_messages(context);
+    }
+  }
+
   void take(const NamedTensor& tensor, NamedTensor& digest) {
     output_.wait(bytes_ahead(tensor.tensor));
     Model one = model_of(tensor);

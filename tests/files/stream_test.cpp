@@ -103,8 +103,9 @@ TEST(Stream, WritesTheTensorsThatTheOrdinaryWayWrites) {
 
 TEST(Stream, CountsAndMeasuresAsTheOrdinaryWayDoes) {
   const ScratchDir folder;
-  for (const char* line : {"prune.n_m,quantize.weights{bits=4,grid=affine}",
-                           "prune.magnitude{sparsity=0.7}", "quantize.weights{bits=5}"}) {
+  for (const char* line :
+       {"prune.n_m,quantize.weights{bits=4,grid=affine}", "prune.magnitude{sparsity=0.7}",
+        "quantize.weights{bits=5}", "prune.n_m{where=[a.*,nothing.*]}"}) {
     const Both both = run_both(line, folder, "f32");
     const auto whole = json_of(both.whole, "lathe.provenance");
     const auto streamed = json_of(both.streamed, "lathe.provenance");

@@ -11,6 +11,7 @@ namespace compress {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::message_of;
@@ -60,6 +61,14 @@ TEST(PassManager, RunsStepsInOrderAndRecordsThem) {
   EXPECT_EQ(result.steps[0].change, Change::kSome);
   EXPECT_EQ(result.output_digest, model_digest(model));
   EXPECT_NE(result.input_digest, result.output_digest);
+}
+
+TEST(PassManager, SaysWhichGlobBesideOthersMatchesNothing) {
+  Model model = parse_model(kLinear);
+  const RunResult result = run("test.scale{factor=3,where=[fc,fd.*]}", model);
+  EXPECT_THAT(result.steps[0].messages,
+              Contains(HasSubstr("`where`: `fd.*` matches none of the model's 2 weights "
+                                 "(did you mean `fc.*`?)")));
 }
 
 TEST(PassManager, FindsAChangeThatAPassDenies) {

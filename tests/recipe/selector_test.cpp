@@ -11,7 +11,9 @@
 namespace compress {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 Selector selector(const std::string& json) {
   Selector out;
@@ -109,6 +111,15 @@ TEST(Selector, NamesTheNearestWhenNothingMatches) {
   EXPECT_THAT(refusal("\"layer1\""), HasSubstr("write `layer1.*` for all below it"));
   EXPECT_THAT(refusal("{\"kind\": \"norm\"}"), HasSubstr("of kind conv, embedding, linear"));
   EXPECT_EQ(refusal("\"fc\""), "nothing was thrown");
+}
+
+TEST(Selector, NamesGlobsThatMatchNothingBesideOthers) {
+  EXPECT_THAT(selector(R"(["layer1.*", "fc"])").idle_globs(targets()), IsEmpty());
+  EXPECT_THAT(selector(R"({"name": ["layr1.*", "fc"], "not": {"name": "nothing.like.it"}})")
+                  .idle_globs(targets()),
+              ElementsAre("`layr1.*` matches none of the model's 4 weights "
+                          "(did you mean `layer1.*`?)",
+                          "`nothing.like.it` matches none of the model's 4 weights"));
 }
 
 }  // namespace
