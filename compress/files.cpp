@@ -3,6 +3,7 @@
 #include "compress/files.h"
 
 #include "compress/error.h"
+#include "compress/graph/tensor_text.h"
 #include "compress/graph/text.h"
 #include "compress/io/atomic_file.h"
 #include "compress/io/compressed_tensors.h"
@@ -160,6 +161,18 @@ void write_configuration(const std::filesystem::path& path, ModelTensors& packed
   }
 }
 
+std::vector<std::string> text_notes(const Model& model) {
+  const auto is_left_out = [](const NamedTensor& tensor) {
+    return tensor.tensor.defined() && !text::prints_elements(tensor.tensor);
+  };
+  const auto left_out = std::count_if(model.tensors().begin(), model.tensors().end(), is_left_out);
+  if (left_out == 0) return {};
+  return {
+      fmt::format("{} of {} tensors are written as digests, without their contents: the text "
+                  "form is for reading and comparing",
+                  left_out, model.tensors().size())};
+}
+
 }  // namespace
 
 Model load_model(const std::string& source, const LoadOptions& options) {
@@ -200,6 +213,11 @@ void check_save_path(const std::filesystem::path& path) {
   if (access(folder.c_str(), W_OK) != 0) {
     throw Error(ErrorCode::kIo, "the folder cannot be written to", folder.string());
   }
+}
+
+void check_save(const Model& model, const std::filesystem::path& path) {
+  check_save_path(path);
+  if (is_onnx(path)) check_onnx(model);
 }
 
 void save_checkpoint(const Model& model, const std::filesystem::path& path) {
@@ -253,7 +271,7 @@ std::vector<std::string> save_model(const Model& model, const std::filesystem::p
   check_save_path(path);
   if (is_text_form(path)) {
     write_file(path, print(model));
-    return {};
+    return text_notes(model);
   }
   if (path.extension() == ".pt2") {
     save_pt2(model, path);

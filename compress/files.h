@@ -49,4 +49,7 @@ int64_t model_file_bytes(const std::filesystem::path& path);
 /// not known, a folder that is missing or cannot be written, a folder in the place of the file.
 void check_save_path(const std::filesystem::path& path);
 
+/// The same, and what it would throw for the model: operators that ONNX has no word for.
+void check_save(const Model& model, const std::filesystem::path& path);
+
 }  // namespace compress

@@ -17,7 +17,7 @@ struct OnnxOptions {
 };
 
 /// Writes the network in inference mode. Inputs and outputs keep their names, symbolic sizes stay
-/// free. Opset 17; opset 21 where weights have 4 bits or groups that share a scale.
+/// free. Opset 17; 21 where weights have 4 bits or groups that share a scale, 22 for bfloat16.
 ///
 /// Masks are multiplied out. Quantized weights become integers with DequantizeLinear, and fake
 /// quantization of activations becomes QuantizeLinear and DequantizeLinear, the form from which
@@ -28,6 +28,9 @@ struct OnnxOptions {
 /// Error(kInvalidArgument) for a set of tensors or a tensor without contents, Error(kIo).
 std::vector<std::string> save_onnx(const Model& model, const std::filesystem::path& path,
                                    const OnnxOptions& options = {});
+
+/// Throws what `save_onnx` would throw for the network, and writes nothing.
+void check_onnx(const Model& model);
 
 /// The file that holds the tensors of a large model beside `path`.
 std::filesystem::path onnx_data_path(const std::filesystem::path& path);

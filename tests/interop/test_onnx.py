@@ -3,11 +3,13 @@
 import json
 import pathlib
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 from safetensors.numpy import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
@@ -199,6 +201,23 @@ def test_linear_layers_on_sequences_keep_their_integers(tmp_path):
     close_and_agreeing(outputs_of(path, [inputs.numpy()])[0], wanted, TOLERANCE)
     assert "Transpose" not in operators(path), "the codes are written as MatMul takes them"
     assert optimized_operators(path, tmp_path).count("MatMulNBits") == 2, "its kernel for weights of 4 bits"
+
+
+def test_bfloat16_is_a_valid_file(tmp_path):
+    torch.manual_seed(8)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Hardswish(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1),
+                            nn.Flatten(), nn.Linear(4, 5)).eval().bfloat16()
+    inputs = torch.randn(2, 3, 8, 8).bfloat16()
+    export(network, inputs, tmp_path / "in.pt2")
+    ran = lathe("convert", tmp_path / "in.pt2", tmp_path / "out.onnx")
+    assert not ran.problem, ran.problem
+    model = onnx.load(tmp_path / "out.onnx")
+    onnx.checker.check_model(model, full_check=True)  # the types that each operator takes, too
+    # ONNX Runtime's CPU has no convolution in bfloat16, so ONNX's own evaluator judges.
+    name = model.graph.input[0].name
+    found = ReferenceEvaluator(model).run(None, {name: inputs.float().numpy().astype(ml_dtypes.bfloat16)})[0]
+    wanted = network(inputs).float().detach().numpy()
+    assert np.abs(found.astype(np.float32) - wanted).max() <= 2**-6 * np.abs(wanted).max()
 
 
 class Function(nn.Module):

@@ -188,6 +188,16 @@ class Mistakes(LatheTest):
         self.failed("apply", LINE, "zoo:lenet5", "-o", "o.pt2", "--report", "d.safetensors/x",
                     says=["--report", "is a file"])
 
+    def test_operators_that_a_format_lacks_are_told_before_the_first_step(self):
+        self.write("bessel.lathe.txt", "input x : f32[batch,2]\n"
+                                       "parameter w : f32[2,2] = [[1, -4], [3, -2]]\n"
+                                       "y = aten::linear(x, w)\nz = aten::special_bessel_j0(y)\nreturn z = z\n")
+        for more in [["-o", "o.pt2", "-o", "o.onnx"], ["-o", "o.onnx", "--dry-run"]]:
+            message = self.failed("apply", "prune.magnitude", "bessel.lathe.txt", *more,
+                                  says="aten::special_bessel_j0")
+            self.assertNotIn("step 1", message)
+        self.assertFalse(os.path.exists(self.path("o.pt2")))
+
     @unittest.skipIf(os.geteuid() == 0, "root may write everywhere")
     def test_a_folder_that_cannot_be_written_to(self):
         os.chmod(self.path("folder"), 0o500)

@@ -248,7 +248,8 @@ std::string step_summary(const compress::StepResult& result) {
 // What the run would give: the steps work on a copy, nothing is measured on data, nothing is
 // written.
 void dry_run(const Options& options, const compress::Recipe& recipe, Model& model,
-             const RecipeData& data, const compress::RunOptions& run) {
+             const RecipeData& data, compress::RunOptions run) {
+  run.on_message = [](const std::string& message) { say(message); };
   compress::RunReport report = begin_report(options, recipe, data, model);
   report.before.cost = compress::measure_cost(for_measuring(model));
   report.steps = compress::run_recipe(recipe, model, run).steps;
@@ -366,6 +367,7 @@ void run(const Options& options) {
   compress::RunOptions run_with = run_options(options, registry, data, model, training);
   compress::at_origins(compress::check_recipe(recipe, model, run_with), recipe.origins)
       .throw_if_any(recipe.file);
+  for (const std::string& path : options.outputs) compress::check_save(model, path);
   if (options.dry_run) {
     if (trains(recipe)) {
       throw Error(ErrorCode::kInvalidArgument, "a training has no dry run", "--dry-run",

@@ -17,8 +17,9 @@ namespace {
 
 using namespace onnx;
 
-// The oldest opset that has all operators; 21 has 4 bits and scales of groups, 19 circular padding.
-constexpr int kOpset = 17, kOpsetOfWrap = 19, kOpsetOfGroups = 21;
+// The oldest opset that has all operators; 19 has circular padding, 21 has 4 bits and scales of
+// groups, 22 has bfloat16 for convolutions, pooling and elementwise functions.
+constexpr int kOpset = 17, kOpsetOfWrap = 19, kOpsetOfGroups = 21, kOpsetOfBfloat16 = 22;
 
 using EncodedWeights = std::unordered_map<const Value*, EncodedWeight>;
 
@@ -112,6 +113,15 @@ std::unordered_map<const Value*, std::string> masked_names(const Model& model) {
   return names;
 }
 
+bool computes_in(const Model& model, at::ScalarType dtype) {
+  for (const Node& node : model.graph().nodes()) {
+    for (const Value* output : node.outputs()) {
+      if (output->kind() == ValueKind::kTensor && output->type.dtype == dtype) return true;
+    }
+  }
+  return false;
+}
+
 int needed_opset(const Model& model, const EncodedWeights& weights,
                  std::vector<std::string>& notes) {
   int opset = kOpset;
@@ -124,8 +134,38 @@ int needed_opset(const Model& model, const EncodedWeights& weights,
     return weight.second.quantized.bits == 4 || weight.second.quantized.groups() > 1;
   });
   if (needs_groups) opset = kOpsetOfGroups;
+  if (computes_in(model, at::kBFloat16)) opset = kOpsetOfBfloat16;
   if (opset != kOpset) notes.push_back(fmt::format("needs opset {}", opset));
   return opset;
+}
+
+// What is written: a shallow copy, so that the model stays as it is.
+Model in_inference_mode(const Model& model) {
+  check_writable(model);
+  Model copy = model.clone(/*deep=*/false);
+  copy.to(at::kCPU);
+  copy.eval();
+  if (!has_all_types(copy)) propagate_shapes(copy);
+  detach_from_inputs(copy.graph());
+  return copy;
+}
+
+// `model` must outlive what is returned.
+OnnxModel translated(const Model& model, std::vector<std::string>& notes) {
+  for (const Output& update : model.graph().updates()) {
+    // Batch norm counts batches in training; nothing else reads the count.
+    if (update.name.ends_with("num_batches_tracked")) continue;
+    notes.push_back(fmt::format("the new content of {} after each run is left out", update.name));
+  }
+  EncodedWeights encoded = encoded_weights(model, notes);
+  const int opset = needed_opset(model, encoded, notes);
+  Translator translator(model, opset, std::move(encoded), masked_names(model));
+  OnnxModel out = translator.translate();
+  for (const auto& [key, value] : model.metadata) {
+    if (key != pt2::kMetadataKey) out.metadata[key] = value;
+  }
+  notes.insert(notes.end(), translator.notes().begin(), translator.notes().end());
+  return out;
 }
 
 }  // namespace
@@ -136,28 +176,17 @@ std::filesystem::path onnx_data_path(const std::filesystem::path& path) {
 
 std::vector<std::string> save_onnx(const Model& model, const std::filesystem::path& path,
                                    const OnnxOptions& options) {
-  check_writable(model);
-  Model copy = model.clone(/*deep=*/false);
-  copy.to(at::kCPU);
-  copy.eval();
-  if (!has_all_types(copy)) propagate_shapes(copy);
-  detach_from_inputs(copy.graph());
+  Model copy = in_inference_mode(model);
   std::vector<std::string> notes;
-  for (const Output& update : copy.graph().updates()) {
-    // Batch norm counts batches in training; nothing else reads the count.
-    if (update.name.ends_with("num_batches_tracked")) continue;
-    notes.push_back(fmt::format("the new content of {} after each run is left out", update.name));
-  }
-  EncodedWeights encoded = encoded_weights(copy, notes);
-  const int opset = needed_opset(copy, encoded, notes);
-  Translator translator(copy, opset, std::move(encoded), masked_names(copy));
-  OnnxModel out = translator.translate();
-  for (const auto& [key, value] : copy.metadata) {
-    if (key != pt2::kMetadataKey) out.metadata[key] = value;
-  }
+  const OnnxModel out = translated(copy, notes);
   write(out, path, onnx_data_path(path), options.external_data_over);
-  notes.insert(notes.end(), translator.notes().begin(), translator.notes().end());
   return notes;
+}
+
+void check_onnx(const Model& model) {
+  Model copy = in_inference_mode(model);
+  std::vector<std::string> notes;
+  translated(copy, notes);
 }
 
 }  // namespace compress
