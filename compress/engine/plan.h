@@ -79,7 +79,7 @@ class Plan {
 Plan plan(const Model& model, const std::vector<at::Tensor>& inputs,
           const PlanOptions& options = {});
 
-/// Runs a model through plans that it makes when input sizes come up for the first time.
+/// Runs a model through plans that it makes when inputs of new sizes or dtypes come up.
 class PlannedModel {
  public:
   /// `model` must outlive it.
@@ -87,7 +87,7 @@ class PlannedModel {
   ~PlannedModel();
   std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs);
   bool has_plan_for(const std::vector<at::Tensor>& inputs) const;
-  /// The plan for inputs of these sizes, made if need be.
+  /// The plan for inputs of these sizes and dtypes, made if need be.
   Plan& plan_for(const std::vector<at::Tensor>& inputs);
 
  private:

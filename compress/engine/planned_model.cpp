@@ -1,4 +1,4 @@
-// Runs a model through plans that it makes when input sizes come up for the first time.
+// Runs a model through plans that it makes when inputs of new sizes or dtypes come up.
 
 #include "compress/engine/plan.h"
 
@@ -6,18 +6,22 @@
 
 namespace compress {
 
-namespace {
-
-std::vector<std::vector<int64_t>> sizes_of(const std::vector<at::Tensor>& inputs) {
-  std::vector<std::vector<int64_t>> sizes;
-  for (const at::Tensor& input : inputs) sizes.push_back(input.sizes().vec());
-  return sizes;
-}
-
-}  // namespace
-
 struct PlannedModel::Entry {
-  std::vector<std::vector<int64_t>> sizes;
+  struct Input {
+    at::ScalarType dtype;
+    std::vector<int64_t> sizes;
+    bool operator==(const Input&) const = default;
+  };
+
+  static std::vector<Input> types_of(const std::vector<at::Tensor>& inputs) {
+    std::vector<Input> types;
+    for (const at::Tensor& input : inputs) {
+      types.push_back({input.scalar_type(), input.sizes().vec()});
+    }
+    return types;
+  }
+
+  std::vector<Input> inputs;
   Plan plan;
 };
 
@@ -26,9 +30,9 @@ PlannedModel::PlannedModel(const Model& model, PlanOptions options)
 PlannedModel::~PlannedModel() = default;
 
 PlannedModel::Entry* PlannedModel::find(const std::vector<at::Tensor>& inputs) const {
-  const std::vector<std::vector<int64_t>> sizes = sizes_of(inputs);
+  const std::vector<Entry::Input> types = Entry::types_of(inputs);
   const auto known = std::find_if(plans_.begin(), plans_.end(),
-                                  [&](const auto& entry) { return entry->sizes == sizes; });
+                                  [&](const auto& entry) { return entry->inputs == types; });
   return known == plans_.end() ? nullptr : known->get();
 }
 
@@ -39,7 +43,7 @@ bool PlannedModel::has_plan_for(const std::vector<at::Tensor>& inputs) const {
 Plan& PlannedModel::plan_for(const std::vector<at::Tensor>& inputs) {
   if (Entry* known = find(inputs)) return known->plan;
   plans_.push_back(
-      std::make_unique<Entry>(Entry{sizes_of(inputs), plan(model_, inputs, options_)}));
+      std::make_unique<Entry>(Entry{Entry::types_of(inputs), plan(model_, inputs, options_)}));
   return plans_.back()->plan;
 }
 

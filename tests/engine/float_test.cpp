@@ -236,6 +236,15 @@ TEST(EngineFloat, PlansAnewForOtherSizes) {
   }
 }
 
+TEST(EngineFloat, PlansAnewForOtherDtypes) {
+  const Model model = network({3, 8, 8}, [](GraphBuilder& net, Value* x) { return net.relu(x); });
+  PlannedModel planned(model);
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kFloat}) {
+    const at::Tensor x = at::randn({2, 3, 8, 8}).to(dtype);
+    EXPECT_TRUE(at::equal(planned.run({x})[0], x.relu())) << dtype;
+  }
+}
+
 TEST(EngineFloat, RefusesOtherSizes) {
   Plan made = plan(zoo::build("resnet20-cifar10"), {at::zeros({1, 3, 32, 32})});
   EXPECT_THAT(message_of([&] {
