@@ -39,6 +39,10 @@ class Propagation {
       });
     }
     for (const Output& update : graph.updates()) join_update(update);
+    const UseMap uses(graph);
+    for (const Value* value : graph.named_tensors()) {
+      if (uses.of(value).empty()) freeze(value, nullptr, "is used by nothing");
+    }
     all_.labels.solve();
     return std::move(all_);
   }

@@ -84,6 +84,18 @@ TEST(Channels, SayWhatOneUnitCuts) {
   EXPECT_THAT(why_frozen(model, "b.weight", 0), HasSubstr("is the output `output`"));
 }
 
+TEST(Channels, OfATensorThatNothingUsesStay) {
+  const Model model = parse_filled(R"(
+    input x : f32[batch,4]
+    parameter a.weight : f32[6,4]
+    parameter idle.weight : f32[5,7]
+    a = aten::linear(x, a.weight)
+    return output = a
+  )");
+  EXPECT_EQ(analyse(model).groups().size(), 0);
+  EXPECT_THAT(why_frozen(model, "idle.weight", 1), HasSubstr("is used by nothing"));
+}
+
 TEST(Channels, OfResidualsGoTogether) {
   expect_units(R"(
     input x : f32[batch,3,5,5]

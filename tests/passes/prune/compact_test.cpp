@@ -50,7 +50,8 @@ TEST(PruneCompact, FollowsMasksThroughAWholeNetwork) {
 
 // No weight reads the last two channels, but something else does.
 TEST(PruneCompact, KeepsWhatIsReadWithoutAWeight) {
-  for (const char* reader : {"aten::linalg_vector_norm(h, 2, [1])", "aten::mul.Tensor(h, h)"}) {
+  for (const char* reader : {"aten::linalg_vector_norm(h, 2, [1])", "aten::mul.Tensor(h, h)",
+                             "aten::sum.dim_IntList(h, [1], dtype=i64)"}) {
     SCOPED_TRACE(reader);
     Model model = parse_filled(std::string(R"(
 input x : f32[2,4]
