@@ -54,10 +54,11 @@ namespace detail {
 
 }  // namespace compress
 
-/// Stops on a bug of ours (std::logic_error; exit code 3). Never for what a user can cause.
-#define COMPRESS_CHECK(condition, message)                                         \
-  do {                                                                             \
-    if (!(condition)) {                                                            \
-      ::compress::detail::check_failed(#condition, __FILE__, __LINE__, (message)); \
-    }                                                                              \
+/// Stops on a bug of ours (std::logic_error; exit code 3). Never for what a user can cause. Without
+/// the file's folder, so that a compiler cache serves the same source to any checkout.
+#define COMPRESS_CHECK(condition, message)                                              \
+  do {                                                                                  \
+    if (!(condition)) {                                                                 \
+      ::compress::detail::check_failed(#condition, __FILE_NAME__, __LINE__, (message)); \
+    }                                                                                   \
   } while (false)
