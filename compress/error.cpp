@@ -34,6 +34,12 @@ size_t edit_distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
+std::string without_separators(std::string_view name) {
+  std::string bare(name);
+  std::erase_if(bare, [](char c) { return c == '-' || c == '_' || c == '.'; });
+  return bare;
+}
+
 template <class Predicate>
 std::string shortest_that(const std::vector<std::string>& candidates, const Predicate& holds) {
   std::string best;
@@ -67,6 +73,12 @@ std::string nearest(std::string_view word, const std::vector<std::string>& candi
   if (!best.empty()) return best;
   best = shortest_that(candidates, [&](const std::string& name) {
     return word.size() >= 4 && name.find(word) != name.npos;
+  });
+  if (!best.empty()) return best;
+  // `resnet-20` is `resnet20-cifar10` with a hyphen too many.
+  const std::string bare = without_separators(word);
+  best = shortest_that(candidates, [&](const std::string& name) {
+    return bare.size() >= 4 && without_separators(name).starts_with(bare);
   });
   if (!best.empty()) return best;
   // A third of the word may be mistyped, but at least two letters: "sparsty", "bit" for "bits".

@@ -207,6 +207,9 @@ void check_save_path(const std::filesystem::path& path) {
     throw Error(ErrorCode::kIo, "is a folder, a file was expected", text);
   }
   const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  if (std::filesystem::is_regular_file(folder, ignored)) {
+    throw Error(ErrorCode::kIo, "is a file, a folder was expected", folder.string());
+  }
   if (!std::filesystem::is_directory(folder, ignored)) {
     throw Error(ErrorCode::kIo, "there is no such folder", folder.string(), "create it first");
   }

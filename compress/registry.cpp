@@ -28,7 +28,12 @@ const Pass* PassRegistry::find(std::string_view id) const {
 const Pass& PassRegistry::at(std::string_view id) const {
   if (const Pass* pass = find(id)) return *pass;
   const std::vector<std::string> known = ids();
-  std::string hint = did_you_mean(id, known);
+  std::vector<std::string> family;
+  for (const std::string& one : known) {
+    if (one.starts_with(fmt::format("{}.", id))) family.push_back(one);
+  }
+  std::string hint = family.empty() ? did_you_mean(id, known)
+                                    : fmt::format("there are {}", fmt::join(family, ", "));
   if (hint.empty()) hint = fmt::format("the passes are {}", fmt::join(known, ", "));
   throw Error(ErrorCode::kInvalidArgument, fmt::format("there is no pass `{}`", id), "", hint);
 }

@@ -25,11 +25,25 @@ Json or_variable(Json schema) {
   return either;
 }
 
+// The same for all properties and elements within.
+Json with_variables(const Json& schema) {
+  if (!schema.is_structured()) return schema;
+  Json out = schema;
+  for (auto& [key, part] : out.items()) {
+    if (key == "default") continue;
+    part = with_variables(part);
+    if (key == "items") part = or_variable(part);
+    if (key != "properties") continue;
+    for (auto& property : part) property = or_variable(property);
+  }
+  return out;
+}
+
 Json step_schema(const Pass& pass) {
   const Json options = options_schema(*pass.default_options());
   Json properties = {{"pass", {{"const", pass.info().id}}}};
   for (const auto& [name, schema] : options["properties"].items()) {
-    properties[name] = or_variable(schema);
+    properties[name] = or_variable(with_variables(schema));
   }
   return {{"description", pass.info().summary},
           {"type", "object"},
@@ -76,7 +90,7 @@ std::string locality_text(const Pass& pass) {
 
 }  // namespace
 
-Json recipe_schema(const PassRegistry& registry) {
+Json recipe_schema(const PassRegistry& registry, const std::map<std::string, Json>& sections) {
   Json definitions = {{"variable", {{"type", "string"}, {"pattern", "\\$\\{[^}]+\\}"}}},
                       {"selector", selector_schema()}};
   Json choices = Json::array(), hooks = Json::array();
@@ -90,7 +104,7 @@ Json recipe_schema(const PassRegistry& registry) {
   }
   const Json file = {{"type", "string"}};
   const Json files = {{"type", "array"}, {"items", file}};
-  const Json properties = {
+  Json properties = {
       {"$schema", {{"type", "string"}}},
       {"lathe", {{"description", "Version of the recipe format."}, {"const", 1}}},
       {"name", {{"type", "string"}}},
@@ -103,6 +117,7 @@ Json recipe_schema(const PassRegistry& registry) {
       {"data", {{"description", "Named data entries."}, {"type", "object"}}},
       {"steps", {{"type", "array"}, {"items", {{"anyOf", choices}}}}},
       {"evaluate", {{"description", "Data and metrics of the result."}, {"type", "object"}}}};
+  for (const auto& [name, section] : sections) properties[name].update(with_variables(section));
   return {{"$schema", "https://json-schema.org/draft/2020-12/schema"},
           {"title", "Lathe recipe"},
           {"type", "object"},

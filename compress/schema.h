@@ -6,12 +6,14 @@
 
 #include <nlohmann/json.hpp>
 
+#include <map>
 #include <string>
 
 namespace compress {
 
-/// JSON schema (draft 2020-12) of a recipe with the passes of `registry`.
-Json recipe_schema(const PassRegistry& registry);
+/// JSON schema (draft 2020-12) of a recipe with the passes of `registry`. `sections` describe what
+/// others read of it, `data` and `evaluate`; their values may be variables like all others.
+Json recipe_schema(const PassRegistry& registry, const std::map<std::string, Json>& sections = {});
 
 /// Help for the terminal: summary, what it needs and keeps, options.
 std::string pass_help(const Pass& pass);

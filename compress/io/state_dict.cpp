@@ -59,7 +59,7 @@ Error refusal(const MappedFile& file) {
     return error("begins with zeros only", "an unfinished download or copy; fetch it again");
   }
   return error("is no file of weights that Lathe knows",
-               "expected torch.save (.pth, .pt), .safetensors or a .safetensors.index.json");
+               "expected .pt2, torch.save (.pth, .pt), .safetensors or a .safetensors.index.json");
 }
 
 // Wrappers of torch.nn.DataParallel and torch.compile, which are no part of the model.

@@ -116,6 +116,10 @@ Table report_rows(const RunReport& report) {
   if (before.file_bytes > 0 && after.file_bytes > 0) {
     table.add({"bytes on disk", with_thousands(before.file_bytes), with_thousands(after.file_bytes),
                times(double(before.file_bytes), double(after.file_bytes))});
+  } else {
+    table.add({"bytes of tensors", with_thousands(before.cost.payload_bytes),
+               with_thousands(after.cost.payload_bytes),
+               times(double(before.cost.payload_bytes), double(after.cost.payload_bytes))});
   }
   table.add({"bits per weight", fmt::format("{:.3f}", before.cost.bits_per_weight),
              fmt::format("{:.3f}", after.cost.bits_per_weight),
@@ -149,7 +153,7 @@ Json report_json(const RunReport& report) {
     Json json = {{"source", model.source}};
     json["metrics"] = Json::object();
     for (const auto& [name, value] : model.metrics) json["metrics"][name] = value;
-    json["file_bytes"] = model.file_bytes;
+    if (model.file_bytes > 0) json["file_bytes"] = model.file_bytes;
     if (model.latency) json["latency"] = latency_json(*model.latency);
     json["cost"] = model_cost_json(model.cost);
     return json;

@@ -57,22 +57,46 @@ void compare_tensor(const NamedTensor& tensor, const Weights& weights, Misfit& m
   }
 }
 
-std::string nearest_with_sizes(const std::string& name, const std::vector<std::string>& candidates,
-                               const Model& model) {
-  const std::string other = nearest(name, candidates);
-  if (other.empty()) return "";
-  return fmt::format(" (nearest: {} {})", other, show(model.tensor(other).sizes()));
+// How many of their last parts between dots two names have in common.
+size_t common_parts(std::string_view a, std::string_view b) {
+  size_t parts = 0, length = 0;
+  for (; length < std::min(a.size(), b.size()); ++length) {
+    const char of_a = a[a.size() - 1 - length], of_b = b[b.size() - 1 - length];
+    if (of_a != of_b) break;
+    parts += of_a == '.';
+  }
+  const bool whole = (length == a.size() || a[a.size() - 1 - length] == '.') &&
+                     (length == b.size() || b[b.size() - 1 - length] == '.');
+  return parts + (length > 0 && whole);
+}
+
+// The tensor that is meant by `name`: of its sizes with most of its parts, else the nearest name.
+template <class SizesOf>
+std::string likeliest(const std::string& name, at::IntArrayRef sizes,
+                      const std::vector<std::string>& candidates, const SizesOf& sizes_of) {
+  std::string best;
+  size_t most = 0;
+  for (const std::string& candidate : candidates) {
+    const size_t parts = common_parts(name, candidate);
+    if (parts <= most || sizes_of(candidate) != sizes) continue;
+    most = parts;
+    best = candidate;
+  }
+  if (best.empty()) best = nearest(name, candidates);
+  return best.empty() ? "" : fmt::format(" (nearest: {} {})", best, show(sizes_of(best)));
 }
 
 std::string report(const Misfit& misfit, const Model& model, const Weights& weights) {
+  const auto in_file = [&](const std::string& name) { return weights.at(name).sizes(); };
+  const auto in_network = [&](const std::string& name) { return model.tensor(name).sizes(); };
   std::string text = "the weights do not fit the network";
   for (const std::string& name : misfit.surplus) {
-    text += fmt::format("\n  {} {}: the network has no such tensor{}", name,
-                        show(weights.at(name).sizes()),
-                        nearest_with_sizes(name, misfit.missing, model));
+    text += fmt::format("\n  {} {}: the network has no such tensor{}", name, show(in_file(name)),
+                        likeliest(name, in_file(name), misfit.missing, in_network));
   }
   for (const std::string& name : misfit.missing) {
-    text += fmt::format("\n  {} {}: missing in the file", name, show(model.tensor(name).sizes()));
+    text += fmt::format("\n  {} {}: missing in the file{}", name, show(in_network(name)),
+                        likeliest(name, in_network(name), misfit.surplus, in_file));
   }
   for (const std::string& name : misfit.other_sizes) {
     text += fmt::format("\n  {} {}: the network has {}", name, show(weights.at(name).sizes()),

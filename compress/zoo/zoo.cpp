@@ -34,16 +34,29 @@ Parameters inferred(const Architecture& architecture, const Dialect& dialect,
 }
 
 struct Candidate {
+  Parameters parameters;
   Blueprint blueprint;
   Misfit misfit;
 };
+
+// No tensor's size depends on how many heads attention has: other heads are another network.
+std::optional<std::string> assumption(const Spec& spec, const Parameters& parameters) {
+  constexpr std::string_view kHeads = "heads";
+  const bool is_given = std::any_of(spec.given.begin(), spec.given.end(),
+                                    [&](const auto& entry) { return entry.first == kHeads; });
+  if (is_given || !parameters.contains(kHeads)) return std::nullopt;
+  return fmt::format(
+      "took {} heads of attention, which the weights do not tell; another number "
+      "with --arch '{}{{heads=N}}'",
+      parameters[kHeads], spec.architecture.name);
+}
 
 // The architecture under one repository's names; nothing if its numbers make no network.
 std::optional<Candidate> attempt(const Architecture& architecture, const Dialect& dialect,
                                  const Weights& weights, const Parameters::List& given) {
   try {
     const Parameters parameters = inferred(architecture, dialect, sizes_of(weights), given);
-    Candidate candidate{blueprint(architecture, parameters, dialect), {}};
+    Candidate candidate{parameters, blueprint(architecture, parameters, dialect), {}};
     candidate.misfit = compare(candidate.blueprint.model, weights);
     return candidate;
   } catch (const Error&) {
@@ -95,11 +108,10 @@ Model build_for(std::string_view text, const StateDict& state_dict) {
     if (!best || candidate->misfit.count() < best->misfit.count()) best = std::move(candidate);
   }
   if (!best) {  // report what is wrong with the numbers
-    Parameters parameters = default_parameters(spec.architecture);
-    for (const auto& [name, number] : spec.given) parameters.set(name, number);
-    best = Candidate{blueprint(spec.architecture, parameters,
-                               dialect_named(spec.architecture.family, spec.keys)),
-                     {}};
+    const Dialect& dialect = dialect_named(spec.architecture.family, spec.keys);
+    const Parameters parameters =
+        inferred(spec.architecture, dialect, sizes_of(weights), spec.given);
+    best = Candidate{parameters, blueprint(spec.architecture, parameters, dialect), {}};
   }
   try {
     load_into(best->blueprint.model, state_dict);
@@ -108,6 +120,7 @@ Model build_for(std::string_view text, const StateDict& state_dict) {
   }
   Model model = std::move(best->blueprint.model);
   propagate_shapes(model);
+  if (auto assumed = assumption(spec, best->parameters)) model.notes.push_back(*assumed);
   return model;
 }
 

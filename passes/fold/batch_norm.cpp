@@ -9,6 +9,7 @@
 #include "passes/batch_norm_node.h"
 #include "passes/fold/fold_batch_norm.h"
 #include "passes/layer_bias.h"
+#include "passes/require_graph.h"
 
 #include <fmt/format.h>
 
@@ -191,6 +192,10 @@ class FoldBatchNorm final : public PassWith<FoldBatchNormOptions> {
       Locality::kModel,
       "Jacob et al., Quantization and Training of Neural Networks for Efficient "
       "Integer-Arithmetic-Only Inference, CVPR 2018"};
+
+  void check(const Model& model, const Options&) const override {
+    require_graph(model, "batch norms");
+  }
 
   Change run(Model& model, const Options& options, PassContext& context) const override {
     std::vector<Weight> selected = weights(model, options.where);

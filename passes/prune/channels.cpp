@@ -6,6 +6,7 @@
 
 #include "compress/pass.h"
 #include "compress/train/environment.h"
+#include "passes/require_graph.h"
 #include "passes/structured/channel_activity.h"
 #include "passes/structured/channel_gradients.h"
 #include "passes/structured/channel_pruner.h"
@@ -54,9 +55,7 @@ class PruneChannels final : public PassWith<PruneChannelsOptions> {
       "Lin et al., CVPR 2020 (hrank) and Kurtic et al., NeurIPS 2023 (obs)"};
 
   void check(const Model& model, const Options&) const override {
-    if (!model.is_tensor_set()) return;
-    throw Error(ErrorCode::kInvalidArgument, "tensors without a graph have no channels", {},
-                "say which network it is with --arch");
+    require_graph(model, "channels");
   }
 
   Change run(Model& model, const Options& options, PassContext& context) const override {

@@ -12,6 +12,7 @@
 #include "compress/graph/shapes.h"
 #include "compress/pass.h"
 #include "compress/weight.h"
+#include "passes/require_graph.h"
 #include "passes/structured/channel_scores.h"
 #include "passes/structured/choose_channels.h"
 
@@ -116,6 +117,10 @@ class PruneCompact final : public PassWith<PruneCompactOptions> {
       "prune.compact",  "Removes the channels that nobody hears",
       Needs::kWeights,  Keeps::kDtypes | Keeps::kOutputs,
       Locality::kModel, "Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023"};
+
+  void check(const Model& model, const Options&) const override {
+    require_graph(model, "channels");
+  }
 
   Change run(Model& model, const Options& options, PassContext& context) const override {
     const c10::NoGradGuard no_grad;

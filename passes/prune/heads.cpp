@@ -8,6 +8,7 @@
 #include "compress/graph/compact.h"
 #include "compress/graph/schema.h"
 #include "compress/pass.h"
+#include "passes/require_graph.h"
 #include "passes/structured/choose_channels.h"
 #include "passes/structured/unit_index.h"
 
@@ -110,6 +111,10 @@ class PruneHeads final : public PassWith<PruneHeadsOptions> {
                                   Locality::kModel,
                                   "Michel et al., Are Sixteen Heads Really Better than One?, "
                                   "NeurIPS 2019; heads are found as in Fang et al., CVPR 2023"};
+
+  void check(const Model& model, const Options&) const override {
+    require_graph(model, "attention heads");
+  }
 
   Change run(Model& model, const Options& options, PassContext& context) const override {
     const ChannelGroups groups = analyse(model);

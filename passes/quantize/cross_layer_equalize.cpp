@@ -12,6 +12,7 @@
 #include "passes/layer_bias.h"
 #include "passes/quantize/equalize.h"
 #include "passes/quantize/layer_pairs.h"
+#include "passes/require_graph.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
@@ -210,6 +211,10 @@ class QuantizeCrossLayerEqualize final : public PassWith<QuantizeCrossLayerEqual
       Locality::kModel,
       "Nagel et al., Data-Free Quantization through Weight Equalization and Bias Correction, ICCV "
       "2019"};
+
+  void check(const Model& model, const Options&) const override {
+    require_graph(model, "neighbouring layers");
+  }
 
   Change run(Model& model, const Options& options, PassContext& context) const override {
     std::vector<Weight> selected = weights(model, options.where);

@@ -11,6 +11,7 @@
 #include "passes/quantize/activation_sites.h"
 #include "passes/quantize/quantized_weights.h"
 #include "passes/quantize/round_to_nearest.h"
+#include "passes/require_graph.h"
 
 #include <fmt/format.h>
 
@@ -87,9 +88,7 @@ class QuantizeDynamic final : public PassWith<QuantizeDynamicOptions> {
       "Integer-Arithmetic-Only Inference, CVPR 2018"};
 
   void check(const Model& model, const Options&) const override {
-    if (!model.is_tensor_set()) return;
-    throw Error(ErrorCode::kInvalidArgument, "tensors without a graph have no activations to round",
-                "", "say which network it is with --arch, or use quantize.weights");
+    require_graph(model, "activations to round", ", or use quantize.weights");
   }
 
   Change run(Model& model, const Options& options, PassContext& context) const override {

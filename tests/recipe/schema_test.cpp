@@ -37,6 +37,14 @@ void expect_references_resolve(const Json& node, const Json& schema) {
   }
 }
 
+TEST(Schema, LetsVariablesStandInSectionsOfOthers) {
+  const Json section = {{"properties", {{"size", {{"type", "integer"}, {"default", 3}}}}}};
+  const Json schema = recipe_schema(testing::test_passes(), {{"evaluate", section}});
+  EXPECT_EQ(schema["properties"]["evaluate"]["type"], "object");
+  EXPECT_EQ(schema["properties"]["evaluate"]["properties"]["size"].dump(),
+            R"({"default":3,"anyOf":[{"type":"integer"},{"$ref":"#/$defs/variable"}]})");
+}
+
 TEST(Schema, ResolvesItsReferences) {
   const Json schema = recipe_schema(testing::test_passes());
   expect_references_resolve(schema, schema);

@@ -6,6 +6,7 @@
 #include "compress/zoo/zoo.h"
 #include "passes/registry.h"
 #include "tools/lathe/command.h"
+#include "tools/lathe/evaluation.h"
 #include "tools/lathe/terminal.h"
 
 #include <ATen/Config.h>
@@ -112,7 +113,11 @@ void add_schema(CLI::App& app) {
   CLI::App* command = app.add_subcommand("schema", "Print the JSON schema of recipes, for editors");
   command->callback([] {
     const compress::PassRegistry registry = compress::builtin_passes();
-    print_result(compress::recipe_schema(registry).dump(2) + "\n");
+    const compress::Json data = {{"additionalProperties", compress::data_spec_schema()}};
+    const compress::Json evaluate =
+        compress::options_schema(compress::OptionsOf<EvaluateSection>());
+    print_result(
+        compress::recipe_schema(registry, {{"data", data}, {"evaluate", evaluate}}).dump(2) + "\n");
   });
 }
 
