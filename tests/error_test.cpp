@@ -28,6 +28,7 @@ TEST(Error, OffersWhatTheWordIsAPartOfBeforeWhatLooksLikeIt) {
   EXPECT_EQ(nearest("resnet20", names), "resnet20-cifar10");
   EXPECT_EQ(nearest("resnet16", names), "wide-resnet16");
   EXPECT_EQ(nearest("resnet51", names), "resnet50");
+  EXPECT_EQ(nearest("resnet-20", names), "resnet20-cifar10");
   EXPECT_EQ(nearest("re", names), "");  // too little to tell
 }
 

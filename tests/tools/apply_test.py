@@ -53,9 +53,11 @@ class Apply(LatheTest):
     def test_dry_run_predicts_what_the_run_gives_and_writes_nothing(self):
         before = sorted(os.listdir(self.folder))
         promised = self.report("--dry-run")
+        self.assertIn("bytes of tensors", self.apply("--dry-run")[0])
+        self.assertNotIn("file_bytes", promised["after"])
         self.assertEqual(sorted(os.listdir(self.folder)), before)
         found = self.report("-o", "o.pt2")
-        for key in ["parameters", "nonzeros", "macs", "bits_per_weight", "weight_nonzeros"]:
+        for key in ["parameters", "nonzeros", "macs", "bits_per_weight", "weight_nonzeros", "payload_bytes"]:
             self.assertEqual(promised["after"]["cost"][key], found["after"]["cost"][key], key)
         self.assertEqual(promised["before"]["cost"], found["before"]["cost"])
 

@@ -188,6 +188,15 @@ class Mistakes(LatheTest):
         self.failed("apply", LINE, "zoo:lenet5", "-o", "o.pt2", "--report", "d.safetensors/x",
                     says=["--report", "is a file"])
 
+    def test_steps_that_need_a_graph(self):
+        write_safetensors(self.path("bare.safetensors"), {"a.weight": ("F32", [2, 2], bytes(16))})
+        for step in ["fold.batch_norm", "prune.compact", "prune.heads", "quantize.cross_layer_equalize"]:
+            self.wrong("apply", step, "bare.safetensors", "-o", "o.safetensors",
+                       says=["/steps/0", "tensors without a graph", "--arch"])
+
+    def test_a_family_in_the_place_of_a_pass(self):
+        self.wrong("passes", "prune", says=["there is no pass `prune`", "prune.magnitude", "prune.wanda"])
+
     def test_operators_that_a_format_lacks_are_told_before_the_first_step(self):
         self.write("bessel.lathe.txt", "input x : f32[batch,2]\n"
                                        "parameter w : f32[2,2] = [[1, -4], [3, -2]]\n"

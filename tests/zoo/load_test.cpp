@@ -99,6 +99,29 @@ TEST(ZooLoad, ListsEverythingThatDoesNotFit) {
   EXPECT_THAT(text, HasSubstr("fc1.bias [7]: the network has [300]"));
 }
 
+TEST(ZooLoad, ComparesWhatDoesNotFitWithTensorsOfItsSizes) {
+  Weights strange;
+  for (const auto& [name, tensor] : weights_of(zoo::build("resnet20-cifar10"))) {
+    strange["backbone." + name] = tensor;
+  }
+  const std::string text =
+      testing::message_of([&] { zoo::build_for("resnet20-cifar10", state_dict(strange)); });
+  EXPECT_THAT(text, HasSubstr("backbone.conv1.weight [16, 3, 3, 3]: the network has no such tensor "
+                              "(nearest: conv1.weight [16, 3, 3, 3])"));
+  EXPECT_THAT(text, HasSubstr("layer3.2.bn1.bias [64]: missing in the file (nearest: "
+                              "backbone.layer3.2.bn1.bias [64])"));
+}
+
+TEST(ZooLoad, SaysHowManyHeadsItTook) {
+  const StateDict weights =
+      state_dict(weights_of(zoo::build("nanogpt{layers=1,width=128,heads=4}")));
+  EXPECT_THAT(zoo::build_for("nanogpt", weights).notes,
+              ElementsAre(HasSubstr("took 2 heads of attention")));
+  EXPECT_THAT(zoo::build_for("nanogpt{heads=4}", weights).notes, ElementsAre());
+  EXPECT_THAT(testing::message_of([&] { zoo::build_for("nanogpt{heads=5}", weights); }),
+              HasSubstr("width 128 is not a multiple of heads 5"));
+}
+
 TEST(ZooLoad, TakesFilesWithAndWithoutBatchNormCounters) {
   Model model = zoo::build("resnet20-cifar10");
   Weights weights = weights_of(model);
