@@ -15,15 +15,61 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cstring>
 #include <optional>
 #include <unordered_set>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 namespace compress {
 namespace {
 
 // For each dimension the indices that stay; none where all do.
 using Kept = std::vector<std::optional<std::vector<int64_t>>>;
+
+#if defined(__x86_64__)
+
+// For each choice of eight words the words that stay, moved to the front.
+using Orders = std::array<std::array<int32_t, 8>, 256>;
+
+constexpr Orders front_orders() {
+  Orders orders{};
+  for (size_t choice = 0; choice < orders.size(); ++choice) {
+    size_t next = 0;
+    for (int32_t word = 0; word < 8; ++word) {
+      if ((choice >> word & 1) != 0) orders[choice][next++] = word;
+    }
+  }
+  return orders;
+}
+
+bool has_vectors() { return __builtin_cpu_supports("avx2") != 0; }
+
+// Eight words at once; what stands behind the last of them is overwritten.
+__attribute__((target("avx2"))) char* copy_eights(const char* from, char* to,
+                                                  const std::vector<uint8_t>& choices) {
+  static constexpr Orders kOrders = front_orders();
+  for (const uint8_t choice : choices) {
+    const auto* order = reinterpret_cast<const __m256i*>(kOrders[choice].data());
+    const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                        _mm256_permutevar8x32_epi32(words, _mm256_loadu_si256(order)));
+    from += sizeof(__m256i);
+    to += sizeof(float) * static_cast<size_t>(std::popcount(choice));
+  }
+  return to;
+}
+
+#else
+
+bool has_vectors() { return false; }
+char* copy_eights(const char*, char* to, const std::vector<uint8_t>&) { return to; }
+
+#endif
 
 // Copies what stays of a contiguous tensor in one pass; index_select takes one a dimension.
 class KeptCopy {
@@ -35,12 +81,20 @@ class KeptCopy {
     for (size_t d = 0; d < kept.size(); ++d) {
       if (kept[d]) last_ = d;
     }
+    if (strides_[last_] == sizeof(float) && has_vectors()) choose_eights();
   }
 
+  void copy(const at::Tensor& from, const at::Tensor& to) {
+    char* start = static_cast<char*>(to.mutable_data_ptr());
+    end_ = start + to.nbytes();
+    copy(static_cast<const char*>(from.const_data_ptr()), start, 0);
+  }
+
+ private:
   // Returns the end of what was written.
-  char* copy(const char* from, char* to, size_t dim = 0) const {
+  char* copy(const char* from, char* to, size_t dim) const {
     const int64_t stride = strides_[dim];
-    if (dim == last_) return copy_last(from, to, *kept_[dim], stride);
+    if (dim == last_) return copy_last(from, to, stride);
     if (!kept_[dim]) {
       for (int64_t i = 0; i < sizes_[dim]; ++i) to = copy(from + i * stride, to, dim + 1);
     } else {
@@ -49,12 +103,32 @@ class KeptCopy {
     return to;
   }
 
- private:
-  static char* copy_last(const char* from, char* to, const std::vector<int64_t>& kept,
-                         int64_t size) {
+  // Full eights of the last dimension, unless that would be to read much more than stays.
+  void choose_eights() {
+    const std::vector<int64_t>& kept = *kept_[last_];
+    const int64_t eights = sizes_[last_] / 8;
+    if (static_cast<int64_t>(kept.size()) < eights) return;
+    COMPRESS_CHECK(std::is_sorted(kept.begin(), kept.end()), "indices stay in their order");
+    choices_.resize(eights);
+    for (const int64_t i : kept) {
+      if (i < eights * 8) {
+        choices_[i / 8] = static_cast<uint8_t>(choices_[i / 8] | 1U << i % 8);
+        ++in_eights_;
+      }
+    }
+  }
+
+  char* copy_last(const char* from, char* to, int64_t size) const {
+    const std::vector<int64_t>& kept = *kept_[last_];
     if (size == sizeof(float)) {  // of a constant size a copy is a move and no call
-      for (const int64_t i : kept) {
-        std::memcpy(to, from + i * size, sizeof(float));
+      size_t next = 0;
+      const auto room = static_cast<size_t>(end_ - to);
+      if (!choices_.empty() && room >= (kept.size() + 8) * sizeof(float)) {
+        to = copy_eights(from, to, choices_);
+        next = in_eights_;
+      }
+      for (; next < kept.size(); ++next) {
+        std::memcpy(to, from + kept[next] * size, sizeof(float));
         to += sizeof(float);
       }
       return to;
@@ -70,6 +144,10 @@ class KeptCopy {
   const c10::IntArrayRef sizes_;
   std::vector<int64_t> strides_;  // in bytes
   size_t last_ = 0;               // of the dimensions that lose something
+  // What stays of each eight words of that dimension, a bit a word; empty: copied one by one.
+  std::vector<uint8_t> choices_;
+  size_t in_eights_ = 0;  // words that stay in them
+  const char* end_ = nullptr;
 };
 
 at::Tensor without(const at::Tensor& tensor, const Kept& kept) {
@@ -80,9 +158,7 @@ at::Tensor without(const at::Tensor& tensor, const Kept& kept) {
       if (kept[d]) sizes[d] = static_cast<int64_t>(kept[d]->size());
     }
     result = at::empty(sizes, tensor.options());
-    KeptCopy(tensor, kept)
-        .copy(static_cast<const char*>(tensor.const_data_ptr()),
-              static_cast<char*>(result.mutable_data_ptr()));
+    KeptCopy(tensor, kept).copy(tensor, result);
   } else {
     result = tensor.detach();
     for (size_t d = 0; d < kept.size(); ++d) {

@@ -12,6 +12,7 @@
 #include "tests/support/pass_fixture.h"
 #include "tests/support/paths.h"
 
+#include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
 #include <gmock/gmock.h>
@@ -21,6 +22,32 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+
+// Columns are copied eight at once where there is room, and one by one at the end and where few
+// stay.
+TEST(Compact, CopiesTheRowsAndColumnsThatStay) {
+  for (const double share : {0.1, 0.5, 0.95}) {
+    Model model = parse_filled(R"(
+      input x : f32[batch,5]
+      parameter a.weight : f32[45,5]
+      parameter b.weight : f32[3,45]
+      a = aten::linear(x, a.weight)
+      r = aten::relu(a)
+      b = aten::linear(r, b.weight)
+      return output = b
+    )");
+    const at::Tensor rows = model.tensor("a.weight").clone(),
+                     columns = model.tensor("b.weight").clone();
+    const ChannelGroups groups = analyse(model);
+    const ChannelSet gone = choose_channels(groups, share, false, 7);
+    const Value* reader = model.graph().find("b.weight");
+    const at::Tensor stay = at::tensor(groups.kept(gone, reader, 1), at::kLong);
+    ASSERT_LT(stay.numel(), 45);
+    remove(model, groups, gone);
+    EXPECT_TRUE(at::equal(model.tensor("a.weight"), rows.index_select(0, stay))) << share;
+    EXPECT_TRUE(at::equal(model.tensor("b.weight"), columns.index_select(1, stay))) << share;
+  }
+}
 
 // What a file holds that Python or anybody else reads.
 TEST(Compact, GivesAModelThatIsSavedAndLoaded) {
