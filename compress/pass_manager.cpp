@@ -159,10 +159,9 @@ class Manager {
     result.pass = step.pass->info().id;
     result.options = step_options_json(step);
     try {
-      if (i > 0) check_again(i);
-      for (const std::string& sentence : idle_globs(step, selector_targets(model_))) {
-        context.message(sentence);
-      }
+      const std::vector<SelectorTarget> targets = selector_targets(model_);
+      if (i > 0) check_again(i, targets);
+      for (const std::string& sentence : idle_globs(step, targets)) context.message(sentence);
       run_pass(step, context, result);
     } catch (const Error& error) {
       throw Error(error.code(), error.message(), place(i, context, error.where()), error.hint());
@@ -200,9 +199,9 @@ class Manager {
   }
 
   // Earlier steps may have changed what the selectors of this one see.
-  void check_again(size_t step) const {
+  void check_again(size_t step, const std::vector<SelectorTarget>& targets) const {
     Problems problems;
-    check_selectors(recipe_.steps[step], selector_targets(model_), "", problems);
+    check_selectors(recipe_.steps[step], targets, "", problems);
     problems.throw_if_any();
   }
 

@@ -44,19 +44,15 @@ bool selects_any_name(const std::vector<std::string>& globs, const SelectorTarge
   });
 }
 
-// All globs of a selector that select, those of its parts included.
-void collect_globs(const Selector& selector, std::vector<std::string>& globs) {
-  globs.insert(globs.end(), selector.names.begin(), selector.names.end());
-  for (const Selector& part : selector.any) collect_globs(part, globs);
-  for (const Selector& part : selector.all) collect_globs(part, globs);
-}
+enum class Globs { kSelecting, kAll };
 
-// The same, and those that exclude.
-void collect_all_globs(const Selector& selector, std::vector<std::string>& globs) {
+// The globs of a selector, those of its parts included; `kAll`: also those that exclude.
+void collect_globs(const Selector& selector, Globs which, std::vector<std::string>& globs) {
   globs.insert(globs.end(), selector.names.begin(), selector.names.end());
-  for (const auto* parts : {&selector.any, &selector.all, &selector.none}) {
-    for (const Selector& part : *parts) collect_all_globs(part, globs);
-  }
+  for (const Selector& part : selector.any) collect_globs(part, which, globs);
+  for (const Selector& part : selector.all) collect_globs(part, which, globs);
+  if (which == Globs::kSelecting) return;
+  for (const Selector& part : selector.none) collect_globs(part, which, globs);
 }
 
 // "layr1.*" -> "did you mean `layer1.*`?": the text in front of the wildcard is compared with every
@@ -196,7 +192,7 @@ void Selector::require_match(const std::vector<SelectorTarget>& targets,
                 "no convolution, linear, embedding or recurrent layer was found");
   }
   std::vector<std::string> globs, hints;
-  collect_globs(*this, globs);
+  collect_globs(*this, Globs::kSelecting, globs);
   for (const std::string& glob : globs) {
     std::string hint = glob_hint(glob, targets);
     if (!hint.empty() && hints.size() < 3) hints.push_back(std::move(hint));
@@ -209,7 +205,7 @@ void Selector::require_match(const std::vector<SelectorTarget>& targets,
 
 std::vector<std::string> Selector::idle_globs(const std::vector<SelectorTarget>& targets) const {
   std::vector<std::string> globs, said;
-  collect_all_globs(*this, globs);
+  collect_globs(*this, Globs::kAll, globs);
   for (const std::string& glob : globs) {
     const bool is_used =
         std::any_of(targets.begin(), targets.end(),
